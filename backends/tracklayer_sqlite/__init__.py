@@ -1,0 +1,36 @@
+"""The SQLite backend and store: one file a run, in a folder; no server, no network, no account.
+
+Importing this package costs next to nothing; SQLAlchemy is imported when a run or a store is opened.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from tracklayer.protocol import Backend, Resume, RunInfo
+
+if TYPE_CHECKING:
+    from tracklayer.reading import Store
+    from tracklayer.settings import Settings
+    from tracklayer_sqlite.recording import SQLiteRun
+
+
+def _open(info: RunInfo, resume: Resume | None, settings: Settings) -> SQLiteRun:
+    from tracklayer_sqlite.recording import open_run  # noqa: PLC0415 - imports SQLAlchemy
+
+    return open_run(info, resume, settings.dir)
+
+
+def _open_store(path: Path) -> Store:
+    from tracklayer_sqlite.store import SQLiteStore  # noqa: PLC0415 - imports SQLAlchemy
+
+    return SQLiteStore(path)
+
+
+backend = Backend(
+    name="sqlite",
+    summary="one SQLite file a run, in a folder on this disk",
+    open=_open,
+    open_store=_open_store,
+)

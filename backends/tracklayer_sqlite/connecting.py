@@ -1,0 +1,109 @@
+"""Opening a run's file: connections, journal modes, and the file systems on which they hold.
+
+WAL needs shared memory, which network file systems do not give; there the rollback journal is used,
+without memory-mapped reads (gradio-app/trackio#555 tells what happens otherwise).
+"""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Final
+
+import psutil
+from sqlalchemy import Connection, Engine, create_engine, event
+from sqlalchemy.exc import DatabaseError
+from sqlalchemy.pool import NullPool
+
+from tracklayer.errors import CorruptRunError, StoreError
+
+_NETWORK: Final = frozenset(
+    "nfs nfs4 lustre gpfs wekafs ceph cifs smb smb2 smb3 smbfs beegfs afs afpfs 9p glusterfs "
+    "fuse.sshfs fuse.glusterfs fuse.ceph pvfs2 orangefs panfs webdav virtiofs".split()
+)
+_BUSY_SECONDS: Final = 5.0
+
+
+def on_network(path: Path) -> bool:
+    """Say whether a path lies on a network file system."""
+    real = path.resolve()
+    best, kind = "", ""
+    for disk in psutil.disk_partitions(all=True):
+        if real.is_relative_to(disk.mountpoint) and len(disk.mountpoint) >= len(best):
+            best, kind = disk.mountpoint, disk.fstype.lower()
+    return kind in _NETWORK
+
+
+def engine_for(path: Path, *, mode: str) -> Engine:
+    """Return an engine for one file; `mode` is SQLite's: `ro`, `rw` or `rwc`."""
+    uri = f"{path.absolute().as_uri()}?mode={mode}"
+    return engine_of(lambda: sqlite3.connect(uri, uri=True, **_CONNECT))
+
+
+def engine_of(connect: Any) -> Engine:
+    """Return an engine whose connections `connect` makes, in autocommit: we say BEGIN ourselves."""
+    engine = create_engine("sqlite://", creator=connect, poolclass=NullPool)
+
+    @event.listens_for(engine, "connect")
+    def _configure(connection: sqlite3.Connection, _: object) -> None:  # pyright: ignore[reportUnusedFunction] - SQLAlchemy calls it
+        connection.isolation_level = None
+        connection.execute("PRAGMA mmap_size = 0")
+
+    return engine
+
+
+_CONNECT: Final[dict[str, Any]] = {"timeout": _BUSY_SECONDS, "check_same_thread": False}
+
+
+@contextmanager
+def transaction(connection: Connection, kind: str = "IMMEDIATE") -> Iterator[None]:
+    """Run a block in one transaction; an exception rolls it back.
+
+    Raises:
+        StoreError: the disk is full, read-only, gone, or somebody holds the file.
+    """
+    try:
+        connection.exec_driver_sql(f"BEGIN {kind}")
+        yield
+        connection.exec_driver_sql("COMMIT")
+    except BaseException as error:
+        _roll_back(connection)
+        if isinstance(error, DatabaseError):
+            raise store_error(error, connection.engine) from error
+        raise
+
+
+def store_error(error: DatabaseError, where: object) -> StoreError:
+    """Return our error for one of SQLite's."""
+    code = getattr(error.orig, "sqlite_errorname", "")
+    if code in {"SQLITE_CORRUPT", "SQLITE_NOTADB"}:
+        return CorruptRunError(f"{where} is damaged ({error.orig})")
+    return StoreError(f"{where}: {error.orig} ({code or 'no code'})")
+
+
+def _roll_back(connection: Connection) -> None:
+    raw: Any = connection.connection.dbapi_connection
+    if raw is not None and raw.in_transaction:
+        try:
+            raw.execute("ROLLBACK")
+        except sqlite3.Error:
+            # the disk is gone: SQLite rolls back when the file is next opened
+            return
+
+
+def keep_for_ever(instance: object) -> None:
+    """Never let an object be finalised in this process.
+
+    For a forked child: SQLite forbids it to close a connection that its parent opened.
+    """
+    import ctypes  # noqa: PLC0415 - needed in forked children only
+
+    ctypes.pythonapi.Py_IncRef(ctypes.py_object(instance))
+
+
+def is_writable(folder: Path) -> bool:
+    """Say whether files can be made in a folder."""
+    return os.access(folder, os.W_OK | os.X_OK)

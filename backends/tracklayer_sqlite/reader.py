@@ -1,0 +1,467 @@
+"""Reading a run's file, finished, live or crashed."""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+import json
+import shutil
+import sqlite3
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from time import time as now
+from typing import TYPE_CHECKING, Any, Final, Literal, cast, final
+
+from sqlalchemy import Connection, Engine, func, select
+from sqlalchemy.exc import DatabaseError
+
+from tracklayer.artifacts import ArtifactFile, LoggedArtifact
+from tracklayer.blobs import BlobFolder
+from tracklayer.errors import CorruptRunError, RunNotFoundError
+from tracklayer.protocol import MetricRule, RunInfo, State, rule_for
+from tracklayer.reading import Metric, Row, Segment, merge_steps
+from tracklayer.summaries import entry
+from tracklayer.values import Value, value_from_json
+from tracklayer_sqlite import schema
+from tracklayer_sqlite.connecting import engine_for, engine_of, is_writable, store_error
+from tracklayer_sqlite.lease import Holder
+
+if TYPE_CHECKING:
+    import numpy as np
+
+_FETCH: Final = 10_000
+# of the points not folded yet, the last of each key and step
+_NEWEST: Final = (
+    "SELECT key_id, step, time, value, max(seq) FROM new_points GROUP BY run, key_id, step"
+)
+
+
+@final
+class SQLiteRunReader:
+    """A recorded run.  Every call opens the file, reads in one short transaction, and lets go."""
+
+    def __init__(self, path: Path, store: Path) -> None:
+        self._path = path
+        self._store = store
+        with self._connect() as connection:
+            self._id: str = connection.execute(select(schema.runs.c.id)).scalar_one()
+
+    @property
+    def id(self) -> str:
+        """The run's id."""
+        return self._id
+
+    @property
+    def path(self) -> Path:
+        """The run's file."""
+        return self._path
+
+    @property
+    def info(self) -> RunInfo:
+        """What the run is, and its state now."""
+        with self._connect() as connection:
+            row = connection.execute(select(schema.runs)).mappings().one()
+            segments = _segments(connection)
+            exit_code = connection.execute(
+                select(schema.segments.c.exit_code).order_by(schema.segments.c.segment.desc())
+            ).scalar()
+        last = segments[-1]
+        return RunInfo(
+            id=row["id"],
+            project=row["project"],
+            name=row["name"],
+            entity=row["entity"],
+            group=row["run_group"],
+            job_type=row["job_type"],
+            tags=tuple(json.loads(row["tags"])),
+            notes=row["notes"],
+            created_at=row["created_at"],
+            state=last.state,
+            exit_code=exit_code,
+            finished_at=last.ended_at if last.state != "running" else None,
+            resumed=len(segments) > 1,
+        )
+
+    @property
+    def segments(self) -> list[Segment]:
+        """The processes that recorded the run, in order."""
+        with self._connect() as connection:
+            return _segments(connection)
+
+    @property
+    def config(self) -> dict[str, Any]:
+        """The config, nested as it was given."""
+        return self._entries(schema.config)
+
+    @property
+    def explicit_summary(self) -> dict[str, Any]:
+        """The part of the summary that was set by hand."""
+        return self._entries(schema.summary)
+
+    @property
+    def rules(self) -> dict[str, MetricRule]:
+        """The metric rules, by pattern."""
+        with self._connect() as connection:
+            return _rules(connection)
+
+    @property
+    def summary(self) -> dict[str, Any]:
+        """The metrics by their rules (the last value by default), and what was set by hand."""
+        entries: dict[str, Any] = {}
+        with self._connect() as connection, _snapshot(connection):
+            rules = _rules(connection)
+            keys = connection.execute(select(schema.keys.c.key_id, schema.keys.c.key)).all()
+            unfolded = {row[0] for row in connection.exec_driver_sql(_NEWEST)}
+            for key_id, key in keys:
+                statistics = _statistics(connection, key_id, rule_for(key, rules), unfolded)
+                value = None if statistics is None else entry(rule_for(key, rules), statistics)
+                if value is not None:
+                    entries[key] = value
+        return {**entries, **self.explicit_summary}
+
+    @property
+    def last_step(self) -> int:
+        """The highest step that was logged; -1 for none."""
+        with self._connect() as connection:
+            return int(
+                connection.exec_driver_sql(
+                    "SELECT coalesce(max(step), -1) FROM ("
+                    "SELECT (SELECT max(step) FROM points p WHERE p.run = k.run "
+                    "AND p.key_id = k.key_id) AS step FROM keys k "
+                    "UNION ALL SELECT max(step) FROM new_points "
+                    "UNION ALL SELECT max(step) FROM objects)"
+                ).scalar_one()
+            )
+
+    @property
+    def revision(self) -> str:
+        """A word that changes whenever anything that a push would send has changed."""
+        with self._connect() as connection, _snapshot(connection):
+            state = [
+                connection.execute(select(schema.runs.c.folds)).scalar_one(),
+                connection.execute(select(func.max(schema.new_points.c.seq))).scalar(),
+                connection.execute(select(func.max(schema.objects.c.seq))).scalar(),
+                connection.execute(select(func.max(schema.artifacts.c.artifact))).scalar(),
+                *(
+                    [list(row) for row in connection.execute(select(table))]
+                    for table in (schema.config, schema.summary, schema.metric_rules, schema.runs)
+                ),
+                [(s.number, s.state) for s in _segments(connection)],
+            ]
+        return hashlib.sha256(json.dumps(state).encode()).hexdigest()[:16]
+
+    def keys(self) -> list[str]:
+        """Return every logged key, of any kind, in the order of first appearance."""
+        with self._connect() as connection:
+            return list(
+                connection.execute(select(schema.keys.c.key).order_by(schema.keys.c.key_id)).scalars()
+            )
+
+    def metric(self, key: str) -> Metric:
+        """Return a scalar's series.
+
+        Raises:
+            LookupError: nothing was logged under that key; the message lists close ones.
+        """
+        with self._connect() as connection, _snapshot(connection):
+            key_id = connection.execute(
+                select(schema.keys.c.key_id).where(schema.keys.c.key == key)
+            ).scalar()
+            if key_id is None:
+                close = difflib.get_close_matches(key, self.keys(), n=3)
+                hint = f"; did you mean {', '.join(map(repr, close))}?" if close else ""
+                msg = f"run {self._id} has no metric {key!r}{hint}"
+                raise LookupError(msg)
+            folded = _series(connection, "points", key_id, "step")
+            new = _series(connection, "new_points", key_id, "seq")
+        step, time, value = _overlay(folded, new)
+        return Metric(key, step, time, value)
+
+    def rows(self) -> Iterator[Row]:
+        """Yield one row a step, in order; its time is that of the step's last call."""
+        return merge_steps(self.calls())
+
+    def calls(self) -> Iterator[Row]:
+        """Yield what was logged, one row a step and time, in that order.
+
+        The run's file is held only while a sorted copy is made in SQLite's temporary storage, so that a
+        slow consumer stalls no writer.
+        """
+        with self._connect() as connection:
+            with _snapshot(connection):
+                _sort_into_copy(connection)
+                names = {
+                    key_id: key
+                    for key_id, key in connection.execute(
+                        select(schema.keys.c.key_id, schema.keys.c.key)
+                    )
+                }
+            cursor: Any = connection.connection.cursor()
+            cursor.arraysize = _FETCH
+            cursor.execute("SELECT step, time, key_id, value, kind, data FROM temp.sorted ORDER BY rowid")
+            row: Row | None = None
+            for step, time, key_id, value, kind, data in cursor:
+                if row is None or row.step != step or row.time != time:
+                    if row is not None:
+                        yield row
+                    row = Row(step, time, {})
+                row.values[names[key_id]] = _value(value, kind, data)
+            if row is not None:
+                yield row
+
+    def artifacts(self) -> list[LoggedArtifact]:
+        """Return the artifacts that the run made, in order."""
+        blobs = BlobFolder(self._store)
+        files: dict[int, list[ArtifactFile]] = {}
+        with self._connect() as connection, _snapshot(connection):
+            for row in connection.execute(select(schema.artifact_files)).mappings():
+                files.setdefault(row["artifact"], []).append(
+                    ArtifactFile(row["path"], row["sha256"], row["size"], blobs.path(row["sha256"]))
+                )
+            rows = connection.execute(
+                select(schema.artifacts).order_by(schema.artifacts.c.artifact)
+            ).mappings()
+            return [
+                LoggedArtifact(
+                    row["name"],
+                    row["type"],
+                    tuple(files.get(row["artifact"], ())),
+                    row["description"],
+                    json.loads(row["metadata"]),
+                    row["time"],
+                )
+                for row in rows
+            ]
+
+    def _entries(self, table: Any) -> dict[str, Any]:
+        with self._connect() as connection:
+            rows = connection.execute(select(table.c.key, table.c.value))
+            return {key: json.loads(value) for key, value in rows}
+
+    @contextmanager
+    def _connect(self) -> Iterator[Connection]:
+        with connected(self._path) as connection:
+            yield connection
+
+
+@contextmanager
+def connected(path: Path) -> Iterator[Connection]:
+    """Open a run's file for reading, of whatever version it is.
+
+    Raises:
+        RunNotFoundError: there is no such file any more.
+        CorruptRunError, StoreTooNewError, StoreError: it cannot be read.
+    """
+    if not path.exists():
+        msg = f"{path} is gone"
+        raise RunNotFoundError(msg)
+    if path.stat().st_size == 0:
+        msg = f"{path} is empty: its process died before it wrote anything"
+        raise CorruptRunError(msg)
+    with _readable(path) as (file, folder):
+        del folder
+        engine = engine_for(file, mode="ro")
+        try:
+            with engine.connect() as connection:
+                version = schema.version_of(connection, path) if _has_version(connection) else 0
+                if not version:
+                    msg = f"{path} holds no run: it is damaged, or not ours"
+                    raise CorruptRunError(msg)
+                if version == schema.current_version():
+                    yield connection
+                    return
+                with _migrated(connection, version) as copy:
+                    yield copy
+        except DatabaseError as error:
+            raise store_error(error, path) from error
+        finally:
+            engine.dispose()
+
+
+@contextmanager
+def _readable(path: Path) -> Iterator[tuple[Path, str | None]]:
+    """Give a file that can be opened: the run's own, or a copy where SQLite cannot make its side files."""
+    log = path.with_name(path.name + "-wal")
+    if not log.exists() or is_writable(path.parent):
+        yield path, None
+        return
+    with tempfile.TemporaryDirectory(prefix="tracklayer-") as folder:
+        for source in (path, log):
+            shutil.copyfile(source, Path(folder, source.name))
+        yield Path(folder, path.name), folder
+
+
+@contextmanager
+def _migrated(connection: Connection, version: int) -> Iterator[Connection]:
+    """Give a copy in memory of an older file, brought up to date."""
+    memory = sqlite3.connect(":memory:", check_same_thread=False)
+    source: Any = connection.connection.dbapi_connection
+    source.backup(memory)
+    engine: Engine = engine_of(lambda: memory)
+    with engine.connect() as copy:
+        schema.migrate(copy, version)
+        yield copy
+
+
+def _has_version(connection: Connection) -> bool:
+    return bool(
+        connection.exec_driver_sql(
+            "SELECT count(*) FROM sqlite_master WHERE name = 'schema_version'"
+        ).scalar()
+    )
+
+
+@contextmanager
+def _snapshot(connection: Connection) -> Iterator[None]:
+    """See one state of the file throughout."""
+    connection.exec_driver_sql("BEGIN")
+    try:
+        yield
+    finally:
+        connection.exec_driver_sql("ROLLBACK" if not _wrote_temporary(connection) else "COMMIT")
+
+
+def _wrote_temporary(connection: Connection) -> bool:
+    return bool(
+        connection.exec_driver_sql("SELECT count(*) FROM sqlite_temp_master").scalar()
+    )
+
+
+def _segments(connection: Connection) -> list[Segment]:
+    moment = now()
+    found: list[Segment] = []
+    for row in connection.execute(
+        select(schema.segments).order_by(schema.segments.c.segment)
+    ).mappings():
+        state, ended = cast("State", row["state"]), row["ended_at"]
+        holder = Holder(row["host"], row["pid"], row["process_started_at"])
+        if state == "running" and not holder.is_alive(row["heartbeat_at"], moment):
+            state, ended = "crashed", row["heartbeat_at"]
+        found.append(
+            Segment(
+                row["segment"],
+                row["host"],
+                row["pid"],
+                row["started_at"],
+                row["heartbeat_at"],
+                ended,
+                state,
+            )
+        )
+    if not found:
+        msg = "a run's file holds no segment: it is damaged"
+        raise CorruptRunError(msg)
+    return found
+
+
+def _rules(connection: Connection) -> dict[str, MetricRule]:
+    return {
+        row["pattern"]: MetricRule(
+            row["pattern"],
+            tuple(json.loads(row["summary"])),
+            row["step_metric"],
+            cast('Literal["minimize", "maximize"] | None', row["goal"]),
+        )
+        for row in connection.execute(select(schema.metric_rules)).mappings()
+    }
+
+
+def _statistics(
+    connection: Connection, key_id: int, rule: MetricRule | None, unfolded: set[int]
+) -> dict[str, Any] | None:
+    """Return a metric's last value and, where a rule asks for more, the rest; None if it has none."""
+    source = "SELECT step, value FROM points WHERE run = 1 AND key_id = ?1"
+    if key_id in unfolded:
+        newest = f"SELECT key_id, step, value FROM ({_NEWEST}) WHERE key_id = ?1"  # noqa: S608 - constants
+        source = (
+            f"SELECT step, value FROM ({newest}) UNION ALL {source} "  # noqa: S608 - constants
+            f"AND step NOT IN (SELECT step FROM ({newest}))"
+        )
+    last = connection.exec_driver_sql(
+        f"SELECT value FROM ({source}) ORDER BY step DESC LIMIT 1", (key_id,)  # noqa: S608 - constants
+    ).first()
+    if last is None:
+        return None
+    statistics = {"last": _number(last[0])}
+    if rule is not None and rule.summary:
+        low, high, mean = connection.exec_driver_sql(
+            f"SELECT min(value), max(value), CASE WHEN count(*) = count(value) THEN avg(value) END "  # noqa: S608 - constants
+            f"FROM ({source})",
+            (key_id,),
+        ).one()
+        statistics |= {"min": _number(low), "max": _number(high), "mean": _number(mean)}
+    return statistics
+
+
+def _number(value: Any) -> Any:
+    return float("nan") if value is None else value
+
+
+def _value(value: Any, kind: str | None, data: str | None) -> Value:
+    if kind is None:
+        return cast("Value", _number(value))
+    return value_from_json(kind, json.loads(data or "{}"))
+
+
+def _sort_into_copy(connection: Connection) -> None:
+    connection.exec_driver_sql(
+        "CREATE TEMP TABLE newest (key_id INTEGER, step INTEGER, time REAL, value, "
+        "PRIMARY KEY (key_id, step)) WITHOUT ROWID"
+    )
+    connection.exec_driver_sql(
+        f"INSERT INTO temp.newest SELECT key_id, step, time, value FROM ({_NEWEST})"  # noqa: S608 - constants
+    )
+    connection.exec_driver_sql(
+        "CREATE TEMP TABLE sorted AS SELECT step, time, key_id, value, kind, data FROM ("
+        "SELECT step, time, key_id, value, NULL AS kind, NULL AS data FROM points p WHERE NOT EXISTS "
+        "(SELECT 1 FROM temp.newest n WHERE n.key_id = p.key_id AND n.step = p.step) "
+        "UNION ALL SELECT step, time, key_id, value, NULL, NULL FROM temp.newest "
+        "UNION ALL SELECT step, time, key_id, NULL, kind, data FROM objects) "
+        "ORDER BY step, time, key_id"
+    )
+
+
+def _series(
+    connection: Connection, table: str, key_id: int, order: str
+) -> tuple[Any, Any, Any]:
+    """Return step, time and value of one key's points, straight from the cursor."""
+    import numpy as np  # noqa: PLC0415 - listing runs needs no numpy
+
+    where = f"FROM {table} WHERE run = 1 AND key_id = ?"
+    count, present, whole = connection.exec_driver_sql(
+        f"SELECT count(*), count(value), total(typeof(value) = 'integer') {where}", (key_id,)  # noqa: S608 - constants
+    ).one()
+    number = "<i8" if whole == count else "<f8"
+    value = "value" if present == count else "coalesce(value, 0.0)"
+    missing = "" if present == count else ", value IS NULL"
+    columns = [("step", "<i8"), ("time", "<f8"), ("value", number)]
+    if missing:
+        columns.append(("missing", "?"))
+    cursor: Any = connection.connection.cursor()
+    cursor.arraysize = _FETCH
+    cursor.execute(f"SELECT step, time, {value}{missing} {where} ORDER BY {order}", (key_id,))  # noqa: S608 - constants
+    table_of = np.fromiter(cursor, dtype=columns, count=count)
+    values = np.ascontiguousarray(table_of["value"])
+    if missing:
+        values[table_of["missing"]] = np.nan
+    return np.ascontiguousarray(table_of["step"]), np.ascontiguousarray(table_of["time"]), values
+
+
+def _overlay(folded: tuple[Any, Any, Any], new: tuple[Any, Any, Any]) -> tuple[Any, Any, Any]:
+    """Lay points in the order of their arrival over folded ones: the last of each step counts."""
+    import numpy as np  # noqa: PLC0415 - see _series
+
+    if not len(new[0]):
+        return folded
+    step: np.ndarray[Any, Any] = np.concatenate([folded[0], new[0]])
+    order = np.argsort(step, kind="stable")
+    step = step[order]
+    keep = np.append(step[1:] != step[:-1], [True])
+    if not len(folded[0]):
+        value = new[2]
+    else:
+        value = np.concatenate([folded[2], new[2]])
+    time = np.concatenate([folded[1], new[1]])
+    return step[keep], time[order][keep], value[order][keep]

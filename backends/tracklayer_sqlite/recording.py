@@ -1,0 +1,468 @@
+"""Recording a run into its file."""
+
+from __future__ import annotations
+
+import json
+import os
+import sqlite3
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from time import time as now
+from typing import TYPE_CHECKING, Any, Final, final
+
+from sqlalchemy import Connection, Engine, func, select, update
+from sqlalchemy.dialects.sqlite import insert
+from sqlalchemy.exc import DatabaseError
+
+from tracklayer.blobs import BlobFolder
+from tracklayer.errors import (
+    BackendLostError,
+    RunExistsError,
+    RunInUseError,
+    RunNotFoundError,
+    StoreError,
+    UsageError,
+)
+from tracklayer.forking import tell_children
+from tracklayer.naming import file_name
+from tracklayer.protocol import MetricRule, Resume, RunInfo, Status
+from tracklayer.settings import DEFAULT_PROJECT
+from tracklayer.values import SCALAR_TYPES, Value
+from tracklayer_sqlite import schema
+from tracklayer_sqlite.connecting import (
+    engine_for,
+    keep_for_ever,
+    on_network,
+    store_error,
+    transaction,
+)
+from tracklayer_sqlite.lease import HEARTBEAT_SECONDS, Holder, this_process
+
+if TYPE_CHECKING:
+    from sqlalchemy.sql.dml import Executable
+
+    from tracklayer.artifacts import LoggedArtifact
+
+RUN: Final = 1
+"""The run's number in its own file."""
+_FOLD_EVERY: Final = 100  # commits
+_FOLD_ABOVE: Final = 500_000  # points not yet folded
+_WAL_PAGES: Final = 4000  # between checkpoints: 16 MB
+_NETWORK_INTERVAL: Final = 2.0  # seconds between commits on a network file system
+_INSERT_POINTS: Final = (
+    f"INSERT INTO new_points (run, key_id, step, time, value) VALUES ({RUN}, ?, ?, ?, ?)"  # noqa: S608 - a constant
+)
+_FOLD: Final = (
+    "INSERT OR REPLACE INTO points (run, key_id, step, time, value) "
+    "SELECT run, key_id, step, time, value FROM new_points ORDER BY run, key_id, step, seq"
+)
+
+
+def run_path(store: Path, run_id: str) -> Path:
+    """Return where a run's file lies in a store."""
+    return store / "runs" / f"{file_name(run_id)}.sqlite"
+
+
+def open_run(info: RunInfo, resume: Resume | None, store: Path) -> SQLiteRun:
+    """Start a run's file, or continue it.
+
+    Raises:
+        RunExistsError, RunNotFoundError, RunInUseError: as `resume` demands.
+        StoreError: the store cannot be written.
+    """
+    path = run_path(store, info.id)
+    _prepare_folder(store)
+    is_new = resume != "must" and _claim(path)
+    if not is_new and resume in {None, "never"}:
+        msg = (
+            f"run {info.id!r} is recorded in {store} already: pass resume='allow' to continue it, or "
+            "another id"
+        )
+        raise RunExistsError(msg)
+    if not is_new and not path.exists():
+        msg = f"resume='must', but there is no run {info.id!r} in {store}"
+        raise RunNotFoundError(msg)
+    network = on_network(path)
+    engine = engine_for(path, mode="rw")
+    try:
+        connection = engine.connect()
+        _set_journal(connection, "DELETE" if network else "WAL")
+        with transaction(connection):
+            recorded, segment = _take_lease(connection, info, path)
+    except DatabaseError as error:
+        raise store_error(error, path) from error
+    return SQLiteRun(engine, connection, recorded, segment, store, network=network)
+
+
+def _prepare_folder(store: Path) -> None:
+    try:
+        (store / "runs").mkdir(parents=True, exist_ok=True)
+        ignore = store / ".gitignore"
+        if not ignore.exists():
+            ignore.write_text("*\n", encoding="utf-8")
+    except OSError as error:
+        msg = f"cannot write to the store {store}: {error.strerror}; choose another with TRACKLAYER_DIR"
+        raise StoreError(msg) from error
+
+
+def _claim(path: Path) -> bool:
+    """Create the run's file if there is none; say whether it was created."""
+    try:
+        os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o666))
+    except FileExistsError:
+        return False
+    except OSError as error:
+        msg = f"cannot write to the store {path.parent.parent}: {error.strerror}"
+        raise StoreError(msg) from error
+    return True
+
+
+def _set_journal(connection: Connection, mode: str) -> None:
+    connection.exec_driver_sql(f"PRAGMA journal_mode = {mode}")
+    connection.exec_driver_sql("PRAGMA synchronous = NORMAL")
+    connection.exec_driver_sql(f"PRAGMA wal_autocheckpoint = {_WAL_PAGES}")
+
+
+def _take_lease(connection: Connection, info: RunInfo, path: Path) -> tuple[RunInfo, int]:
+    """Become the one process that records this run; return what it is, and the segment's number."""
+    if schema.is_empty(connection):
+        schema.create(connection)
+    else:
+        version = schema.version_of(connection, path)
+        if version < schema.current_version():
+            schema.migrate(connection, version)
+    row = connection.execute(select(schema.runs)).mappings().first()
+    last = (
+        connection.execute(select(schema.segments).order_by(schema.segments.c.segment.desc()))
+        .mappings()
+        .first()
+    )
+    moment = now()
+    if last is not None and last["state"] == "running":
+        holder = Holder(last["host"], last["pid"], last["process_started_at"])
+        if holder.is_alive(last["heartbeat_at"], moment):
+            msg = (
+                f"run {info.id!r} is being recorded by process {holder.pid} on host {holder.host}; "
+                "finish that one first, or use another id"
+            )
+            raise RunInUseError(msg)
+        connection.execute(
+            update(schema.segments)
+            .where(schema.segments.c.segment == last["segment"])
+            .values(state="crashed", ended_at=last["heartbeat_at"])
+        )
+    recorded = _merge_info(info, row)
+    values = _info_columns(recorded)
+    connection.execute(
+        insert(schema.runs).values(**values).on_conflict_do_update(["run"], set_=values)
+    )
+    segment = 1 if last is None else int(last["segment"]) + 1
+    me = this_process()
+    connection.execute(
+        schema.segments.insert().values(
+            run=RUN,
+            segment=segment,
+            host=me.host,
+            pid=me.pid,
+            process_started_at=me.started_at,
+            started_at=moment,
+            heartbeat_at=moment,
+            state="running",
+        )
+    )
+    return recorded, segment
+
+
+def _merge_info(info: RunInfo, row: Mapping[Any, Any] | None) -> RunInfo:
+    """Return what the run is: as it was recorded, but for what is given anew."""
+    if row is None:
+        return replace(info, name=info.name or info.id)
+    if info.project not in {DEFAULT_PROJECT, row["project"]}:
+        msg = f"run {info.id!r} is of project {row['project']!r}, not {info.project!r}"
+        raise UsageError(msg)
+    return replace(
+        info,
+        project=row["project"],
+        name=info.name or row["name"],
+        entity=info.entity or row["entity"],
+        group=info.group or row["run_group"],
+        job_type=info.job_type or row["job_type"],
+        tags=info.tags or tuple(json.loads(row["tags"])),
+        notes=info.notes if info.notes is not None else row["notes"],
+        created_at=row["created_at"],
+        resumed=True,
+    )
+
+
+def _info_columns(info: RunInfo) -> dict[str, Any]:
+    return {
+        "run": RUN,
+        "id": info.id,
+        "project": info.project,
+        "entity": info.entity,
+        "name": info.name,
+        "run_group": info.group,
+        "job_type": info.job_type,
+        "tags": json.dumps(info.tags),
+        "notes": None if info.notes is None else _storable(info.notes),
+        "created_at": info.created_at,
+    }
+
+
+@final
+class SQLiteRun:
+    """A run's file, open for writing."""
+
+    def __init__(
+        self,
+        engine: Engine,
+        connection: Connection,
+        info: RunInfo,
+        segment: int,
+        store: Path,
+        *,
+        network: bool,
+    ) -> None:
+        self.info = info
+        self.commit_interval = _NETWORK_INTERVAL if network else 0.1
+        self._engine = engine
+        self._connection = connection
+        self._segment = segment
+        self._store = store
+        self._rows: list[tuple[int, float, Mapping[str, Value]]] = []
+        self._statements: list[Executable] = []
+        self._key_ids = {
+            key: key_id
+            for key, key_id in connection.execute(select(schema.keys.c.key, schema.keys.c.key_id))
+        }
+        self._new_keys: list[str] = []
+        self._artifacts = connection.execute(
+            select(func.count()).select_from(schema.artifacts)
+        ).scalar_one()
+        self._unfolded = connection.execute(
+            select(func.count()).select_from(schema.new_points)
+        ).scalar_one()
+        self._commits = 0
+        self._heartbeat_at = now()
+        tell_children(self)
+
+    def log(self, values: Mapping[str, Value], *, step: int, time: float) -> None:
+        """Keep a row for the next commit."""
+        if SCALAR_TYPES.issuperset(map(type, values.values())):
+            self._rows.append((step, time, values))
+            return
+        scalars: dict[str, Value] = {}
+        for key, value in values.items():
+            if isinstance(value, (bool, int, float)):
+                scalars[key] = value
+            else:
+                self._log_object(key, value.kind, value.to_json(), step, time)
+        if scalars:
+            self._rows.append((step, time, scalars))
+
+    def _log_object(
+        self, key: str, kind: str, data: dict[str, Any], step: int, time: float
+    ) -> None:
+        columns = {
+            "run": RUN,
+            "key_id": self._key_id(key),
+            "step": step,
+            "time": time,
+            "kind": kind,
+            "data": json.dumps(data),
+        }
+        self._statements.append(insert(schema.objects).prefix_with("OR REPLACE").values(**columns))
+
+    def update_config(self, config: Mapping[str, Any]) -> None:
+        """Keep config entries for the next commit."""
+        self._set(schema.config, config)
+
+    def update_summary(self, summary: Mapping[str, Any]) -> None:
+        """Keep summary entries for the next commit."""
+        self._set(schema.summary, summary)
+
+    def _set(self, table: Any, entries: Mapping[str, Any]) -> None:
+        for key, value in entries.items():
+            columns = {"run": RUN, "key": _storable(key), "value": json.dumps(value)}
+            self._statements.append(insert(table).prefix_with("OR REPLACE").values(**columns))
+
+    def define_metric(self, rule: MetricRule) -> None:
+        """Keep a metric rule for the next commit."""
+        columns = {
+            "run": RUN,
+            "pattern": _storable(rule.pattern),
+            "summary": json.dumps(rule.summary),
+            "step_metric": None if rule.step_metric is None else _storable(rule.step_metric),
+            "goal": rule.goal,
+        }
+        self._statements.append(
+            insert(schema.metric_rules).prefix_with("OR REPLACE").values(**columns)
+        )
+
+    def log_artifact(self, artifact: LoggedArtifact) -> None:
+        """Keep an artifact for the next commit; content that is not in this store is copied here."""
+        blobs = BlobFolder(self._store)
+        for file in artifact.files:
+            if not blobs.path(file.sha256).exists():
+                blobs.add(file.source)
+        number = self._artifacts = self._artifacts + 1
+        self._statements.append(
+            schema.artifacts.insert().values(
+                run=RUN,
+                artifact=number,
+                name=artifact.name,
+                type=artifact.type,
+                description=artifact.description,
+                metadata=json.dumps(artifact.metadata),
+                time=artifact.time,
+            )
+        )
+        for file in artifact.files:
+            self._statements.append(
+                schema.artifact_files.insert().values(
+                    run=RUN,
+                    artifact=number,
+                    path=_storable(file.path),
+                    sha256=file.sha256,
+                    size=file.size,
+                )
+            )
+
+    def commit(self) -> None:
+        """Write all that was kept in one transaction; after a failure, the next call tries again.
+
+        Raises:
+            StoreError: the disk cannot take it now.
+            BackendLostError: another process took the run over.
+        """
+        moment = now()
+        beat = moment - self._heartbeat_at >= HEARTBEAT_SECONDS
+        if not (self._rows or self._statements or beat):
+            return
+        with transaction(self._connection):
+            points = self._points()
+            self._write_keys()
+            if points:
+                self._insert_points(points)
+            for statement in self._statements:
+                self._connection.execute(statement)
+            if beat:
+                self._beat(moment)
+        self._rows.clear()
+        self._statements.clear()
+        self._new_keys.clear()
+        if beat:
+            self._heartbeat_at = moment
+        self._unfolded += len(points)
+        self._commits += 1
+        if self._commits % _FOLD_EVERY == 0 or self._unfolded > _FOLD_ABOVE:
+            self._fold()
+
+    def _points(self) -> list[tuple[int, int, float, Any]]:
+        ids = self._key_ids
+        try:
+            return [
+                (ids[key], step, time, value)
+                for step, time, values in self._rows
+                for key, value in values.items()
+            ]
+        except KeyError:
+            for _, _, values in self._rows:
+                for key in values:
+                    self._key_id(key)
+            return self._points()
+
+    def _key_id(self, key: str) -> int:
+        if key not in self._key_ids:
+            self._key_ids[key] = len(self._key_ids) + 1
+            self._new_keys.append(key)
+        return self._key_ids[key]
+
+    def _write_keys(self) -> None:
+        if self._new_keys:
+            self._connection.execute(
+                schema.keys.insert(),
+                [
+                    {"run": RUN, "key_id": self._key_ids[key], "key": _storable(key)}
+                    for key in self._new_keys
+                ],
+            )
+
+    def _insert_points(self, points: list[tuple[int, int, float, Any]]) -> None:
+        try:
+            self._connection.exec_driver_sql(_INSERT_POINTS, points)
+        except OverflowError:  # an integer beyond int64: it is kept as the nearest double
+            self._connection.exec_driver_sql("ROLLBACK")
+            self._connection.exec_driver_sql("BEGIN IMMEDIATE")
+            self._write_keys()
+            self._connection.exec_driver_sql(
+                _INSERT_POINTS,
+                [(key, step, time, _within_int64(value)) for key, step, time, value in points],
+            )
+
+    def _beat(self, moment: float) -> None:
+        """Renew the lease.
+
+        Raises:
+            BackendLostError: it is no longer ours.
+        """
+        renewed = self._connection.execute(
+            update(schema.segments)
+            .where(schema.segments.c.segment == self._segment, schema.segments.c.state == "running")
+            .values(heartbeat_at=moment)
+        )
+        if renewed.rowcount != 1:
+            msg = f"run {self.info.id} was taken over by another process"
+            raise BackendLostError(msg)
+
+    def _fold(self) -> None:
+        if self._unfolded:
+            with transaction(self._connection):
+                self._connection.exec_driver_sql(_FOLD)
+                self._connection.exec_driver_sql("DELETE FROM new_points")
+                self._connection.execute(update(schema.runs).values(folds=schema.runs.c.folds + 1))
+            self._unfolded = 0
+
+    def finish(self, status: Status) -> None:
+        """Leave a file that stands for itself: folded, ended, without a write-ahead log."""
+        self.commit()
+        self._fold()
+        with transaction(self._connection):
+            if status.state != "running":
+                self._connection.execute(
+                    update(schema.segments)
+                    .where(schema.segments.c.segment == self._segment)
+                    .values(
+                        state=status.state,
+                        exit_code=status.exit_code,
+                        ended_at=now(),
+                        heartbeat_at=now(),
+                    )
+                )
+        try:
+            self._connection.exec_driver_sql("PRAGMA journal_mode = DELETE")
+        except DatabaseError:
+            pass  # somebody reads it just now: the file stays in WAL mode, whole with its -wal file
+        self._connection.close()
+        self._engine.dispose()
+
+    def after_fork_in_child(self) -> None:
+        """Leave the connection alone: it is the parent's."""
+        raw = self._connection.connection.dbapi_connection
+        if isinstance(raw, sqlite3.Connection):
+            keep_for_ever(raw)
+
+
+def _storable(text: str) -> str:
+    """Return text that SQLite can hold: lone surrogates have no UTF-8."""
+    return text.encode("utf-8", "backslashreplace").decode("utf-8")
+
+
+def _within_int64(value: Any) -> Any:
+    if isinstance(value, int) and not -(1 << 63) <= value < 1 << 63:
+        try:
+            return float(value)
+        except OverflowError:
+            return float("inf") if value > 0 else float("-inf")
+    return value

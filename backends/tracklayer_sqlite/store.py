@@ -1,0 +1,116 @@
+"""A folder of runs, one file each."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, final
+
+from tracklayer.errors import RunNotFoundError, StoreError
+from tracklayer.reading import RunReader, UnreadableRun, pick_run
+from tracklayer_sqlite.reader import SQLiteRunReader, connected
+from tracklayer_sqlite.recording import run_path
+
+
+@final
+class SQLiteStore:
+    """A store: its runs lie in `runs/`, artifacts' content in `blobs/`.
+
+    Raises:
+        StoreError: the path is no folder.
+    """
+
+    def __init__(self, path: Path) -> None:
+        if path.exists() and not path.is_dir():
+            msg = f"the store {path} is a file; a store is a folder"
+            raise StoreError(msg)
+        self.path = path
+
+    def runs(
+        self,
+        *,
+        project: str | None = None,
+        group: str | None = None,
+        state: str | None = None,
+    ) -> list[RunReader]:
+        """Return the readable runs, oldest first."""
+        found: list[tuple[float, str, RunReader]] = []
+        for outcome in self._open_all():
+            if isinstance(outcome, UnreadableRun):
+                continue
+            info = outcome.info
+            if (
+                project in {None, info.project}
+                and group in {None, info.group}
+                and state in {None, info.state}
+            ):
+                found.append((info.created_at, info.id, outcome))
+        return [reader for _, _, reader in sorted(found, key=lambda item: item[:2])]
+
+    def run(self, ref: str) -> RunReader:
+        """Return the run with this id, unique id prefix, or name.
+
+        Raises:
+            RunNotFoundError: there is none.
+            AmbiguousRunError: there are several; the message lists them.
+            StoreError: its file cannot be read.
+        """
+        exact = run_path(self.path, ref)
+        if exact.exists():
+            return SQLiteRunReader(exact, self.path)
+        return pick_run(self.runs(), ref, self.path)
+
+    def find(self, run_id: str) -> RunReader | None:
+        """Return the run with exactly this id, if it is there."""
+        path = run_path(self.path, run_id)
+        return SQLiteRunReader(path, self.path) if path.exists() else None
+
+    def unreadable(self) -> list[UnreadableRun]:
+        """Return the runs that cannot be read."""
+        return [outcome for outcome in self._open_all() if isinstance(outcome, UnreadableRun)]
+
+    def export(self, run_id: str, out: Path) -> None:
+        """Write a run's file, whole, also while the run is live or after a crash.
+
+        Raises:
+            RunNotFoundError: there is no such run.
+            FileExistsError: `out` is there already.
+        """
+        path = run_path(self.path, run_id)
+        if not path.exists():
+            msg = f"no run {run_id!r} in {self.path}"
+            raise RunNotFoundError(msg)
+        if out.exists():
+            msg = f"{out} is there already"
+            raise FileExistsError(msg)
+        handle, name = tempfile.mkstemp(prefix=f".{out.name}-", dir=out.parent)
+        os.close(handle)
+        try:
+            _copy_database(path, name)
+            os.link(name, out)  # fails, where a rename would overwrite what just came there
+        finally:
+            Path(name).unlink(missing_ok=True)
+
+    def _open_all(self) -> Iterator[RunReader | UnreadableRun]:
+        for path in sorted((self.path / "runs").glob("*.sqlite")):
+            try:
+                yield SQLiteRunReader(path, self.path)
+            except RunNotFoundError:
+                continue  # it went away since the folder was listed
+            except StoreError as error:
+                yield UnreadableRun(path.stem, path, error)
+
+
+def _copy_database(path: Path, target: str) -> None:
+    import sqlite3  # noqa: PLC0415 - for export only
+
+    with connected(path) as connection:
+        source: Any = connection.connection.dbapi_connection
+        copy = sqlite3.connect(target)
+        try:
+            source.backup(copy)
+            copy.execute("PRAGMA journal_mode = DELETE")
+        finally:
+            copy.close()

@@ -1,0 +1,1 @@
+"""The TensorBoard backend: event files, written with tensorboardX."""

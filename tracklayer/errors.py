@@ -1,0 +1,86 @@
+"""Every error that tracklayer raises, as one tree.
+
+    TracklayerError
+    ├── UsageError (ValueError)              an argument or a setting that cannot be right
+    │   └── UnknownBackendError
+    ├── UnsupportedValueError (TypeError)    a key, step or value of a type that cannot be logged
+    ├── NoActiveRunError (RuntimeError, AttributeError)  a module-level call without an open run
+    ├── RunFinishedError (RuntimeError)      a call on a run that was finished
+    ├── RunNotFoundError (LookupError)
+    ├── AmbiguousRunError (LookupError)
+    ├── RunExistsError (FileExistsError)
+    ├── RunInUseError (RuntimeError)         another live process records this run
+    ├── BackendUnavailableError (RuntimeError)   cannot be used here: package, login, server
+    ├── BackendLostError (ConnectionError)   was usable, and is gone for good
+    └── StoreError (OSError)                 the store cannot be read or written
+        ├── CorruptRunError
+        └── StoreTooNewError
+
+Each is also the standard exception that a caller would catch.  Errors of *recording* (a full disk, a
+server that is away) are never raised into training: they are reported once and counted.
+"""
+
+from __future__ import annotations
+
+
+class TracklayerError(Exception):
+    """The root of the tree: catch this to catch all of it."""
+
+
+class UsageError(TracklayerError, ValueError):
+    """An argument or a setting that cannot be right."""
+
+
+class UnknownBackendError(UsageError):
+    """A backend name that no installed distribution registers."""
+
+
+class UnsupportedValueError(TracklayerError, TypeError):
+    """A key, step or value of a type that cannot be logged; the message names the key."""
+
+
+class NoActiveRunError(TracklayerError, RuntimeError, AttributeError):
+    """A module-level function or attribute was used while no run is open.
+
+    An `AttributeError` too, because `tracklayer.run` and `tracklayer.config` are attributes.
+    """
+
+
+class RunFinishedError(TracklayerError, RuntimeError):
+    """A call on a run that was finished."""
+
+
+class RunNotFoundError(TracklayerError, LookupError):
+    """No recorded run goes by that name."""
+
+
+class AmbiguousRunError(TracklayerError, LookupError):
+    """Several recorded runs go by that name; the message lists them."""
+
+
+class RunExistsError(TracklayerError, FileExistsError):
+    """A run with that id is recorded already and was not to be continued."""
+
+
+class RunInUseError(TracklayerError, RuntimeError):
+    """Another live process records this run; the message names its host and process."""
+
+
+class BackendUnavailableError(TracklayerError, RuntimeError):
+    """A backend cannot be used here; the message says why and what to do."""
+
+
+class BackendLostError(TracklayerError, ConnectionError):
+    """A backend that worked is gone and will not come back in this process."""
+
+
+class StoreError(TracklayerError, OSError):
+    """The store cannot be read or written."""
+
+
+class CorruptRunError(StoreError):
+    """A run's file is truncated or damaged; the other runs of the store stay readable."""
+
+
+class StoreTooNewError(StoreError):
+    """A run's file was written by a newer tracklayer."""

@@ -1,0 +1,401 @@
+"""What training code holds: the front that adds comfort to a `Run`.
+
+Auto-steps, nested mappings, `config` and `summary` objects and the context manager live here; the
+protocol begins behind it.  The front is a `Run` itself, so that a recorded run can be replayed into it.
+"""
+
+from __future__ import annotations
+
+import math
+import operator
+import os
+import threading
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
+from pathlib import Path
+from time import monotonic
+from time import time as now
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Final, Self, final
+
+from tracklayer import reporting
+from tracklayer.artifacts import Artifact, LoggedArtifact
+from tracklayer.blobs import BlobFolder
+from tracklayer.configuration import Config, Summary
+from tracklayer.errors import RunFinishedError, UnsupportedValueError, UsageError
+from tracklayer.fanout import FanOut
+from tracklayer.forking import tell_children
+from tracklayer.protocol import MetricRule, Run, RunInfo, Status
+from tracklayer.snapshots import snapshot
+from tracklayer.summaries import MetricSummaries, metric_rule
+from tracklayer.values import SCALAR_TYPES
+
+if TYPE_CHECKING:
+    from tracklayer.queue import Queue
+    from tracklayer.reading import RunReader
+    from tracklayer.settings import Settings
+
+_MAX_STEP: Final = (1 << 63) - 1
+_MAX_KEY_SETS: Final = 4096  # a program with ever new keys must not fill the memory with them
+
+
+@final
+class ActiveRun:
+    """A run that is being recorded; made by `tracklayer.init`, not by hand.
+
+    Attributes:
+        config: items, attributes and `update`; recorded at once.
+        summary: the metrics by their rules, and what is set by hand.
+    """
+
+    def __init__(
+        self,
+        info: RunInfo,
+        queues: list[Queue],
+        summaries: MetricSummaries,
+        settings: Settings,
+        on_finish: Callable[[ActiveRun], None],
+    ) -> None:
+        self._info = info
+        self._queues = queues
+        self._sink: Run = queues[0] if len(queues) == 1 else FanOut(queues)
+        self._emit = self._sink.log
+        self._is_plain = SCALAR_TYPES.issuperset
+        self._key_sets: set[tuple[str, ...]] = set()
+        self._step = -1
+        """The step of the newest row."""
+        self._fast_above: float = -1
+        """Above this step, `log` may take its short way; infinite when it may not at all."""
+        self._row_open = False
+        self._lock = threading.RLock()
+        self._settings = settings
+        self._on_finish = on_finish
+        self._finished = False
+        self._inherited = False
+        self._summaries = summaries
+        self.config = Config(self._sink.update_config)
+        self.summary = Summary(self._sink.update_summary, self._metric_summaries)
+        tell_children(self)
+
+    # -- what it is -------------------------------------------------------------------------------
+
+    @property
+    def info(self) -> RunInfo:
+        """What the run is; the URL is there once a hosted backend gave one."""
+        urls = [queue.info.url for queue in self._queues if queue.info.url]
+        return replace(self._info, url=urls[0] if urls else None)
+
+    @property
+    def id(self) -> str:
+        """The run's id."""
+        return self._info.id
+
+    @property
+    def name(self) -> str:
+        """The run's name; its id, if it was given none."""
+        return self._info.name
+
+    @property
+    def project(self) -> str:
+        """The run's project."""
+        return self._info.project
+
+    @property
+    def url(self) -> str | None:
+        """Where a hosted backend shows the run."""
+        return self.info.url
+
+    @property
+    def dir(self) -> str:
+        """The store's folder."""
+        return str(self._settings.dir)
+
+    @property
+    def resumed(self) -> bool:
+        """Whether the run was recorded before, and is now continued."""
+        return self._info.resumed
+
+    @property
+    def step(self) -> int:
+        """The step that `log` uses next when it is given none."""
+        return self._step if self._row_open else self._step + 1
+
+    # -- logging ----------------------------------------------------------------------------------
+
+    def log(
+        self,
+        values: Mapping[str, Any],
+        step: int | None = None,
+        commit: bool | None = None,  # noqa: FBT001 - W&B's signature
+        *,
+        time: float | None = None,
+    ) -> None:
+        """Record values at a step; never waits for a disk, a network or a device.
+
+        Args:
+            values: numbers, strings and the kinds of `tracklayer.values`, by key; nested mappings
+                become `a/b` keys.
+            step: any order is accepted; without it, steps count up by one for each call.
+            commit: False keeps the step open, so that a later call without a step adds to it; True
+                closes a step that was given.
+            time: Unix seconds; by default, now.
+
+        Raises:
+            UnsupportedValueError: a key, a value or the step is of a type that cannot be logged; what
+                else the row holds is recorded first.
+            UsageError: a negative step.
+            RunFinishedError: the run was finished.
+        """
+        if (
+            step.__class__ is int
+            and step > self._fast_above  # type: ignore[operator] # an int: see the line above
+            and values.__class__ is dict
+            and commit is None
+            and time is None
+            and tuple(values) in self._key_sets
+            and self._is_plain(map(type, values.values()))
+        ):
+            self._fast_above = self._step = step  # type: ignore[assignment] # as above
+            self._row_open = True
+            self._emit(values.copy(), step=step, time=now())  # type: ignore[attr-defined, arg-type] # as above
+        else:
+            self._log_any(values, step, commit, now() if time is None else time)
+
+    def _log_any(
+        self, values: Mapping[str, Any], step: Any, commit: bool | None, time: float
+    ) -> None:
+        if not self._check_open("log"):
+            return
+        if not isinstance(values, Mapping):  # pyright: ignore[reportUnnecessaryIsInstance] - callers are not all typed
+            msg = f"log takes a mapping of keys to values, not a {type(values).__name__}"
+            raise UnsupportedValueError(msg)
+        taken, error = snapshot(values)
+        if error is None and taken.__class__ is dict and len(self._key_sets) < _MAX_KEY_SETS:
+            self._key_sets.add(tuple(values))
+        at = self._place(step, commit)
+        if taken:
+            self._emit(taken, step=at, time=time)
+        if error is not None:
+            raise error
+
+    def _place(self, step: Any, commit: bool | None) -> int:
+        """Return the step of a row, and advance as W&B does."""
+        with self._lock:
+            if step is None:
+                at, closes = self.step, commit is not False
+            else:
+                at, closes = _checked_step(step), bool(commit)
+            if at >= self._step:
+                self._step, self._row_open = at, not closes
+                if self._fast_above != math.inf:
+                    self._fast_above = at
+            return at
+
+    def define_metric(
+        self,
+        pattern: str | MetricRule,
+        *,
+        summary: str | Iterable[str] | None = None,
+        step_metric: str | None = None,
+        goal: str | None = None,
+    ) -> None:
+        """Say how metrics are summarised and drawn.
+
+        Args:
+            pattern: a key, or a prefix followed by `*`.
+            summary: `"min"`, `"max"`, `"mean"`, `"last"`, `"none"`, or several; the summary is then
+                nested, `{"loss": {"min": 1}}`.
+            step_metric: the key that is this metric's x-axis.
+            goal: `"minimize"` or `"maximize"`.
+
+        Raises:
+            UsageError: a rule that makes no sense.
+        """
+        if not self._check_open("define_metric"):
+            return
+        rule = (
+            pattern
+            if isinstance(pattern, MetricRule)
+            else metric_rule(pattern, summary, step_metric, goal)
+        )
+        self._summaries.define(rule)
+        for queue in self._queues:
+            queue.define_metric(rule)
+
+    def log_artifact(
+        self,
+        artifact: Artifact | LoggedArtifact | str | os.PathLike[str],
+        name: str | None = None,
+        type: str | None = None,  # noqa: A002 - W&B's name for it
+    ) -> None:
+        """Record a named set of files; when this returns, their content is the store's.
+
+        Args:
+            artifact: an `Artifact`, or a file or folder, which then takes `name` (by default
+                `run-<id>-<file name>`) and `type` (by default `"unspecified"`).
+            name: see `artifact`.
+            type: see `artifact`.
+
+        Raises:
+            OSError: a file cannot be read, or the store's disk cannot take it.
+            UsageError: a name that is not allowed.
+        """
+        if not self._check_open("log_artifact"):
+            return
+        if isinstance(artifact, (str, os.PathLike)):
+            artifact = self._artifact_of(Path(artifact), name, type)
+        elif name is not None or type is not None:
+            msg = "an artifact has its own name and type; give them with a path only"
+            raise UsageError(msg)
+        if isinstance(artifact, Artifact):
+            artifact = artifact.store(BlobFolder(self._settings.dir), now())
+        self._sink.log_artifact(artifact)
+
+    def _artifact_of(self, path: Path, name: str | None, type: str | None) -> Artifact:  # noqa: A002 - see log_artifact
+        made = Artifact(name or f"run-{self.id}-{path.name}", type or "unspecified")
+        if path.is_dir():
+            made.add_dir(path)
+        else:
+            made.add_file(path)
+        return made
+
+    def update_config(self, config: Mapping[str, Any]) -> None:
+        """Merge entries into the config."""
+        self.config.update(config)
+
+    def update_summary(self, summary: Mapping[str, Any]) -> None:
+        """Set summary entries."""
+        self.summary.update(summary)
+
+    def _metric_summaries(self) -> dict[str, Any]:
+        if not self._finished:
+            self._queues[0].flush(self._settings.start_timeout)
+        return self._summaries.current()
+
+    # -- ending -----------------------------------------------------------------------------------
+
+    def flush(self, timeout: float = 10.0) -> bool:
+        """Wait until what was logged so far is durable; say whether it is.
+
+        A backend that was lost, or whose server is away, makes it False; local ones that can record are
+        waited for all the same.
+        """
+        if not self._check_open("flush"):
+            return False
+        deadline = monotonic() + timeout
+        return all([queue.flush(max(0.0, deadline - monotonic())) for queue in self._queues])
+
+    def commit(self) -> None:
+        """Flush: the protocol's word for it."""
+        self.flush()
+
+    def finish(self, status: Status | int | None = None) -> None:
+        """Record everything and end the run; a second call does nothing.
+
+        Args:
+            status: how it ended; an exit code other than 0 means failed.
+        """
+        if self._finished or self._inherited:
+            self._finished = True
+            return
+        if not isinstance(status, Status):
+            code = int(status or 0)
+            status = Status("failed" if code else "finished", code)
+        self._finished, self._fast_above = True, math.inf
+        try:
+            self._finish_queues(status)
+        finally:
+            self._on_finish(self)
+
+    def _finish_queues(self, status: Status) -> None:
+        """Finish local backends first, and hosted ones side by side, so that none waits for another."""
+        if len(self._queues) == 1:
+            self._queues[0].finish(status)
+            return
+        threads = [
+            threading.Thread(target=queue.finish, args=(status,), daemon=True)
+            for queue in self._queues[1:]
+        ]
+        try:
+            for thread in threads:
+                thread.start()
+        except RuntimeError:  # the interpreter is going down and starts no threads any more
+            threads = [thread for thread in threads if thread.ident is not None]
+        started = len(threads)
+        self._queues[0].finish(status)
+        for queue in self._queues[1 + started :]:
+            queue.finish(status)
+        for thread in threads:
+            thread.join()
+
+    def __enter__(self) -> Self:
+        """Return the run itself."""
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """Finish the run: as failed after an exception, `sys.exit(0)` apart."""
+        self.finish(exit_code_of(error))
+
+    def __repr__(self) -> str:
+        """Name the run."""
+        return f"<tracklayer run {self.id} ({self.name}) of {self.project}>"
+
+    # -- states in which nothing is recorded ------------------------------------------------------
+
+    def continue_from(self, reader: RunReader) -> None:
+        """Go on where earlier segments of the run ended."""
+        self.config.restore(reader.config)
+        self._summaries.continue_from(reader)
+        self.summary.restore(reader.explicit_summary)
+        last = reader.last_step
+        self._step = max(self._step, last)
+        self._fast_above = self._step
+
+    def after_fork_in_child(self) -> None:
+        """Record nothing here: the run is the parent's."""
+        self._inherited, self._fast_above = True, math.inf
+        self._lock = threading.RLock()
+
+    def _check_open(self, method: str) -> bool:
+        """Say whether calls are recorded; raise after `finish`, and warn once in a forked child."""
+        if self._inherited:
+            if not self._finished:
+                self._finished = True
+                reporting.warn(
+                    f"run {self.id} belongs to the parent process: what this forked process "
+                    f"({os.getpid()}) logs is not recorded. Call tracklayer.init here for a run of its "
+                    "own, in the same group"
+                )
+            return False
+        if self._finished:
+            msg = f"{method}: run {self.id} is finished; call tracklayer.init for another one"
+            raise RunFinishedError(msg)
+        return True
+
+
+def exit_code_of(error: BaseException | None) -> int:
+    """Return the exit code that a process ending with this exception has."""
+    if error is None:
+        return 0
+    if isinstance(error, SystemExit):
+        code = error.code
+        return 0 if code is None else code if isinstance(code, int) else 1
+    if isinstance(error, KeyboardInterrupt):
+        return 130
+    return 1
+
+
+def _checked_step(step: Any) -> int:
+    if isinstance(step, bool) or not hasattr(step, "__index__"):
+        msg = f"step {step!r} is a {type(step).__name__}, and must be an integer"
+        raise UnsupportedValueError(msg)
+    number = operator.index(step)
+    if not 0 <= number <= _MAX_STEP:
+        msg = f"step {number} is not from 0 to 2^63 - 1"
+        raise UsageError(msg)
+    return number

@@ -1,0 +1,196 @@
+"""The seam: what a backend implements, and all that the rest of tracklayer knows of it.
+
+`Run` is implemented by every backend, by the queue in front of each, by the fan-out over several and
+by the null run.  What only some can take is a small capability protocol of its own, asked for with
+`isinstance`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias, final, runtime_checkable
+
+from tracklayer.values import ALL_KINDS, Value
+
+if TYPE_CHECKING:
+    from tracklayer.artifacts import LoggedArtifact
+    from tracklayer.reading import Store
+    from tracklayer.settings import Settings
+
+State: TypeAlias = Literal["running", "finished", "failed", "crashed"]
+Resume: TypeAlias = Literal["allow", "must", "never"]
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class RunInfo:
+    """What a run is, apart from what it logged.  Times are Unix seconds."""
+
+    id: str
+    project: str
+    name: str
+    entity: str | None = None
+    group: str | None = None
+    job_type: str | None = None
+    tags: tuple[str, ...] = ()
+    notes: str | None = None
+    created_at: float = 0.0
+    state: State = "running"
+    exit_code: int | None = None
+    finished_at: float | None = None
+    resumed: bool = False
+    url: str | None = None
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Status:
+    """How a run ended."""
+
+    state: State = "finished"
+    exit_code: int = 0
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class MetricRule:
+    """How a metric is summarised and drawn, as W&B's `define_metric` has it.
+
+    `pattern` is a key, or a prefix followed by `*`.  `summary` holds any of `"min"`, `"max"`, `"mean"`,
+    `"last"`; `("none",)` keeps the metric out of the summary, and an empty one leaves the default, the
+    last value.
+    """
+
+    pattern: str
+    summary: tuple[str, ...] = ()
+    step_metric: str | None = None
+    goal: Literal["minimize", "maximize"] | None = None
+
+    def matches(self, key: str) -> bool:
+        """Say whether the rule is about this key."""
+        if self.pattern.endswith("*"):
+            return key.startswith(self.pattern[:-1])
+        return key == self.pattern
+
+
+def rule_for(key: str, rules: Mapping[str, MetricRule]) -> MetricRule | None:
+    """Return the rule that decides about a key: its own, else that with the longest prefix."""
+    own = rules.get(key)
+    if own is not None:
+        return own
+    matching = [rule for rule in rules.values() if rule.matches(key)]
+    return max(matching, key=lambda rule: len(rule.pattern), default=None)
+
+
+class Run(Protocol):
+    """Where one run's record goes.  Called from one thread, in order.
+
+    A method may raise: the queue reports it once, counts it, and goes on with the next call.  An error
+    of `commit` is different: nothing is given up, and the same `commit` is called again later, until it
+    succeeds or raises `BackendLostError`.
+    """
+
+    @property
+    def info(self) -> RunInfo:
+        """What this run is, as this backend knows it."""
+        ...
+
+    def log(self, values: Mapping[str, Value], *, step: int, time: float) -> None:
+        """Record values at a step (any order); `time` is Unix seconds.
+
+        A (key, step) that is logged again replaces the older value.
+        """
+        ...
+
+    def update_config(self, config: Mapping[str, Any]) -> None:
+        """Merge JSON-like data into the config; top-level keys are replaced whole."""
+        ...
+
+    def update_summary(self, summary: Mapping[str, Any]) -> None:
+        """Set summary entries, which then win over what follows from the metrics."""
+        ...
+
+    def log_artifact(self, artifact: LoggedArtifact) -> None:
+        """Record an artifact and its files."""
+        ...
+
+    def commit(self) -> None:
+        """Make what came so far durable.  Called after each batch, and every few seconds in silence."""
+        ...
+
+    def finish(self, status: Status) -> None:
+        """Commit, record how the run ended, and let go of all resources.
+
+        `Status("running")` lets go without an end: the run was only copied this far.
+        """
+        ...
+
+
+@runtime_checkable
+class TakesMetricRules(Protocol):
+    """A run whose backend summarises metrics by rules."""
+
+    def define_metric(self, rule: MetricRule) -> None:
+        """Apply a rule from now on; one with the same pattern is replaced."""
+        ...
+
+
+@runtime_checkable
+class ChoosesCommitInterval(Protocol):
+    """A run that is to be committed at another pace than the default."""
+
+    @property
+    def commit_interval(self) -> float:
+        """Seconds between commits."""
+        ...
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Received:
+    """What a hosted backend's server says it has of a run.
+
+    `keys` maps each true step to the keys that the server has there; `last_step` is the highest step
+    that the server counts (-1 for none), `line_count` the number of its rows.
+    """
+
+    state: State
+    last_step: int
+    line_count: int
+    keys: Mapping[int, frozenset[str]]
+    artifacts: frozenset[str]
+    url: str | None = None
+
+
+def _usable() -> None:
+    """Say that nothing is missing."""
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Backend:
+    """A place that runs go: what an entry point of the group `tracklayer.backends` names.
+
+    Attributes:
+        name: the word in `TRACKLAYER_BACKEND`.
+        summary: a line for `tracklayer backends`.
+        open: starts or continues the run described by its `RunInfo`.  It raises `RunNotFoundError`,
+            `RunExistsError` or `RunInUseError` as `resume` demands (None: the id must be new here), and
+            `BackendUnavailableError` where this machine cannot use the backend.
+        check: raises `BackendUnavailableError` if `open` is bound to; needs no network.
+        kinds: the kinds of value that it can show (see `tracklayer.values`).
+        hosted: it needs a server, so a local record accompanies it, from which `push` completes it.
+        open_store: for a backend whose runs can be read back: opens its store.
+        received: for a hosted backend: asks the server what it has of a run; None for nothing.
+    """
+
+    name: str
+    summary: str
+    open: Callable[[RunInfo, Resume | None, Settings], Run]
+    check: Callable[[], None] = _usable
+    kinds: frozenset[str] = ALL_KINDS
+    hosted: bool = False
+    open_store: Callable[[Path], Store] | None = None
+    received: Callable[[RunInfo], Received | None] | None = None

@@ -1,0 +1,503 @@
+"""The queue in front of each backend: order, batching, back-pressure, outages and fork, once for all.
+
+A queue is a `Run`.  `log` appends to a deque and returns; the queue's own thread hands the calls to the
+backend's run, in order, and commits after each batch.  What waits is bounded in bytes.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from collections.abc import Callable, Mapping
+from queue import Empty, SimpleQueue
+from time import monotonic, sleep
+from typing import TYPE_CHECKING, Any, Final, final
+
+from tracklayer import reporting
+from tracklayer.errors import BackendLostError, TracklayerError
+from tracklayer.forking import tell_children
+from tracklayer.protocol import (
+    ChoosesCommitInterval,
+    MetricRule,
+    Run,
+    RunInfo,
+    Status,
+    TakesMetricRules,
+)
+from tracklayer.spill import Call, QueuedRow, Spill, read_spill
+from tracklayer.values import ALL_KINDS, Deferred, RichValues, Value, kind_of
+
+if TYPE_CHECKING:
+    from tracklayer.artifacts import LoggedArtifact
+
+_ROW_BYTES: Final = 370  # a dict, a tuple and a step of about this size wait for each row
+_VALUE_BYTES: Final = 60
+_BATCH: Final = 20_000  # calls between two commits, at most
+_IDLE_COMMIT: Final = 10.0  # seconds: a backend may keep a lease alive in `commit`
+_PATIENCE: Final = 10.0  # seconds that callers wait at the bound, in all, in an outage
+_CLOSED: Final = "closed"
+
+
+@final
+class Queue:
+    """A bounded queue, and the one thread that calls its backend.
+
+    Args:
+        name: the backend's name, for messages.
+        info: the run's info until the backend's own is there.
+        open_run: starts the backend's run; called on the queue's thread.
+        kinds: the kinds of value that the backend shows; others are left out, and named once.
+        observe: told each row's values and step, on the queue's thread.
+        remedy: what the user can do about what this backend missed, for messages.
+        hosted: the backend is somebody else's server, and a local record stands beside it: never make
+            the caller wait for it, and leave what it cannot take to a push.
+        commit_interval: seconds between batches.
+        limit_bytes: about the most memory to hold.
+        finish_timeout: seconds that `finish` waits; for a local backend, since the last progress.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        info: RunInfo,
+        open_run: Callable[[], Run],
+        *,
+        kinds: frozenset[str] = ALL_KINDS,
+        observe: Callable[[Mapping[str, Any], int], None] | None = None,
+        remedy: str = "",
+        hosted: bool = False,
+        commit_interval: float = 0.1,
+        limit_bytes: int = 256_000_000,
+        finish_timeout: float = 30.0,
+    ) -> None:
+        self.name = name
+        self.info = info
+        self.lost = 0
+        """Calls that are recorded nowhere by this backend."""
+        self._open_run = open_run
+        self._kinds = kinds
+        self._observe = observe
+        self._remedy = remedy
+        self._hosted = hosted
+        self._interval = commit_interval
+        self._limit = self._limit_bytes = limit_bytes
+        self._finish_timeout = finish_timeout
+        self._items: deque[QueuedRow | Call] = deque()
+        self._append: Callable[[QueuedRow | Call], object] = self._items.append
+        self._in_flight: list[QueuedRow | Call] = []
+        self._size_in = self._size_out = 0
+        self._wake: SimpleQueue[None] = SimpleQueue()  # its `put` is safe in a signal handler
+        self._opened: SimpleQueue[BaseException | None] = SimpleQueue()
+        self._lock = threading.RLock()
+        self._spill: Spill | None = None
+        self._outage_since: float | None = None
+        self._reported: set[str] = set()
+        self._usable = True
+        self._run: Run | None = None
+        tell_children(self)
+        self._thread = threading.Thread(target=self._work, name=f"tracklayer-{name}", daemon=True)
+        self._thread.start()
+
+    # -- the caller's side ------------------------------------------------------------------------
+
+    def wait_open(self, timeout: float) -> BaseException | None:
+        """Wait for the backend to open; return what it raised.
+
+        Raises:
+            TimeoutError: it is still opening; calls wait for it meanwhile.
+        """
+        try:
+            return self._opened.get(timeout=max(0.0, timeout))
+        except Empty:
+            msg = f"{self.name} did not answer within {timeout:.0f} s"
+            raise TimeoutError(msg) from None
+
+    @property
+    def usable(self) -> bool:
+        """Whether the backend takes calls, as far as is known."""
+        return self._usable
+
+    def log(self, values: Mapping[str, Value], *, step: int, time: float) -> None:
+        """Take a row.  `values` is the queue's own: plain scalars in a dict, or a `RichValues`."""
+        if values.__class__ is RichValues:
+            self._size_in += _ROW_BYTES + values.size  # type: ignore[attr-defined] # see the line above
+        else:
+            self._size_in += _ROW_BYTES + _VALUE_BYTES * len(values)
+        if self._size_in - self._size_out > self._limit:
+            self._make_room((step, time, values))  # type: ignore[arg-type] # a dict: see the docstring
+        else:
+            self._append((step, time, values))  # type: ignore[arg-type] # as above
+
+    def update_config(self, config: Mapping[str, Any]) -> None:
+        """Take a piece of config."""
+        self._call("update_config", dict(config))
+
+    def update_summary(self, summary: Mapping[str, Any]) -> None:
+        """Take summary entries."""
+        self._call("update_summary", dict(summary))
+
+    def define_metric(self, rule: MetricRule) -> None:
+        """Take a metric rule; a backend without rules does not see it."""
+        self._call("define_metric", rule)
+
+    def log_artifact(self, artifact: LoggedArtifact) -> None:
+        """Take an artifact, whose files are the store's already."""
+        self._call("log_artifact", artifact)
+
+    def commit(self) -> None:
+        """Wait until what came so far is durable, or cannot be made so now."""
+        self.flush(_PATIENCE)
+
+    def flush(self, timeout: float) -> bool:
+        """Wait until what came so far is durable; say whether it is.
+
+        A backend that was lost has nothing to wait for.
+        """
+        if not self._usable:
+            return False
+        done: SimpleQueue[bool] = SimpleQueue()
+        self._call("_flushed", done)
+        self._wake.put(None)
+        deadline = monotonic() + timeout
+        while self._usable:
+            try:
+                return done.get(timeout=min(0.2, max(0.0, deadline - monotonic())))
+            except Empty:
+                if monotonic() >= deadline:
+                    return False
+        return False
+
+    def finish(self, status: Status) -> None:
+        """Commit everything, finish the backend's run, and end the thread.
+
+        What cannot be recorded within the time limit is written to the temporary folder, or left to a
+        push where the backend is hosted; either is reported.
+        """
+        done: SimpleQueue[bool] = SimpleQueue()
+        with self._lock:  # behind what is spilled, in its order
+            self._items.append(Call(_CLOSED, (status, done)))
+            self._append = self._refuse
+        self._wake.put(None)
+        progress, deadline = self._size_out, monotonic() + self._finish_timeout
+        while self._usable:
+            try:
+                done.get(timeout=min(0.2, max(0.0, deadline - monotonic())))
+                break
+            except Empty:
+                if not self._hosted and self._size_out != progress:
+                    progress, deadline = self._size_out, monotonic() + self._finish_timeout
+                if monotonic() >= deadline:
+                    self._give_up()
+        if self.lost and self._remedy:
+            self._report("lost", f"{self.name} did not get all of the run; {self._remedy}")
+
+    def after_fork_in_child(self) -> None:
+        """Take nothing any more: the thread is in the parent, and so is the right to write."""
+        self._append = self._refuse
+        self._limit, self._size_in, self._usable = 1 << 62, 0, False
+        self._lock = threading.RLock()
+        self._spill = None
+
+    def _call(self, method: str, argument: object) -> None:
+        call = Call(method, argument)
+        self._size_in += _ROW_BYTES
+        if self._size_in - self._size_out > self._limit:
+            self._make_room(call)
+        else:
+            self._append(call)
+
+    def _refuse(self, item: QueuedRow | Call) -> None:
+        del item
+        self.lost += 1
+
+    # -- back-pressure ----------------------------------------------------------------------------
+
+    def _make_room(self, item: QueuedRow | Call) -> None:
+        """Place an item for which there is no room: wait, then spill, then count it as lost."""
+        if not self._usable or self._hosted:
+            if self._usable:
+                self._lose("holds more than it can send")
+            self._refuse(item)
+            return
+        with self._lock:
+            if self._spill is None:
+                if self._room_came():
+                    self._append(item)
+                    return
+                self._open_spill()
+            self._write_spill(item)
+
+    def _room_came(self) -> bool:
+        """Wait for room as long as the backend gets on, but no longer than patience without it."""
+        self._wake.put(None)
+        progress = self._size_out
+        waited_since = self._outage_since or monotonic()
+        while self._size_in - self._size_out > self._limit:
+            if self._size_out != progress:
+                progress, waited_since = self._size_out, monotonic()
+            elif monotonic() - waited_since > _PATIENCE:
+                self._outage_since = waited_since
+                return False
+            sleep(0.005)
+        return True
+
+    def _open_spill(self) -> None:
+        try:
+            self._spill = Spill(self.info.id)
+        except OSError as error:
+            self._report("spill", f"cannot write to the temporary folder either: {error}")
+            return
+        self._report(
+            "spill",
+            f"{self.name} has taken nothing for {_PATIENCE:.0f} s: rows go to {self._spill.path} "
+            "until it does again",
+        )
+        self._items.append(Call("_unspill", self._spill))
+        self._limit = -1  # whatever comes now goes behind what is spilled
+
+    def _write_spill(self, item: QueuedRow | Call) -> None:
+        self._size_in -= _size(item)  # it is not in memory
+        if isinstance(item, Call) and item.method.startswith("_"):
+            return  # somebody waits for what cannot happen now, and has a time limit
+        try:
+            if self._spill is None:
+                self._refuse(item)
+            else:
+                self._spill.write(_resolved(item, self._report))
+        except OSError as error:
+            self._refuse(item)
+            self._report("full", f"rows are being lost: the temporary folder is full, too: {error}")
+
+    def _give_up(self) -> None:
+        """Leave the backend behind: the program is to go on, or to end."""
+        self._usable = False
+        if self._hosted:
+            self.lost += len(self._items) + len(self._in_flight) or 1
+            abandon = getattr(self._run, "abandon", None)
+            if abandon is not None:
+                abandon()
+            return
+        with self._lock:
+            spill = self._spill
+            left = [*self._in_flight, *self._items]
+        kept = 0
+        try:
+            with_rows = [item for item in left if not _is_internal(item)]
+            rescue = Spill(self.info.id)
+            for item in with_rows:
+                rescue.write(_resolved(item, self._report))
+            rescue.close()
+            kept = rescue.count
+            places = f"{rescue.path}" + (f" and {spill.path}" if spill else "")
+            self._report(
+                "gave up",
+                f"{self.name} took nothing for {self._finish_timeout:.0f} s; {kept} calls are kept in "
+                f"{places}: `tracklayer recover {places.replace(' and ', ' ')}` records them",
+            )
+        except OSError as error:
+            self.lost += len(left) - kept
+            self._report("gave up", f"{self.name} took nothing, and {self.lost} calls are lost: {error}")
+
+    # -- the queue's own thread -------------------------------------------------------------------
+
+    def _work(self) -> None:
+        try:
+            self._run = run = self._open_run()
+            self.info = run.info
+            if isinstance(run, ChoosesCommitInterval):
+                self._interval = run.commit_interval
+        except BaseException as error:  # noqa: BLE001 - `init` raises it, or reports it
+            self._usable = False
+            self._append = self._refuse
+            self.lost += len(self._items)
+            self._items.clear()
+            self._reported.add("lost")
+            self._opened.put(error)
+            return
+        self._opened.put(None)
+        last_commit = monotonic()
+        try:
+            while True:
+                try:
+                    self._wake.get(timeout=self._interval)
+                except Empty:
+                    pass
+                if self._items or monotonic() - last_commit > _IDLE_COMMIT:
+                    last_commit = monotonic()
+                    if self._drain(run):
+                        return
+        except BackendLostError as error:
+            self._lose(str(error))
+        except Exception as error:  # noqa: BLE001 - a thread that dies without a word loses rows
+            self._lose(repr(error))
+
+    def _drain(self, run: Run) -> bool:
+        """Hand over what waits, batch by batch; say whether the run is finished."""
+        while True:
+            ends = self._hand_over(run)
+            self._until_it_works(run.commit)
+            for item in self._in_flight:
+                self._size_out += _size(item)
+            self._in_flight.clear()
+            if ends is not None and self._settle(run, ends):
+                return True
+            if not self._items:
+                if self._size_in != self._size_out and self._spill is None:
+                    self._size_out = self._size_in  # what threads lost by adding at the same time
+                return False
+
+    def _hand_over(self, run: Run) -> Call | None:
+        """Pass on one batch; return the call that ends it, if one does."""
+        items, in_flight, log, observe = self._items, self._in_flight, run.log, self._observe
+        for _ in range(min(len(items), _BATCH)):
+            item = items[0]
+            in_flight.append(item)  # first in one, then out of the other: never in neither
+            items.popleft()
+            try:
+                if item.__class__ is tuple:
+                    step, time, values = item  # type: ignore[misc] # a row: see the line above
+                    if values.__class__ is RichValues:
+                        values = self._showable(values)
+                    if observe is not None:
+                        observe(values, step)
+                    log(values, step=step, time=time)
+                elif item.method.startswith("_") or item.method == _CLOSED:  # type: ignore[union-attr]
+                    return item  # type: ignore[return-value] # a Call: rows are plain tuples
+                else:
+                    self._apply(run, item)  # type: ignore[arg-type] # as above
+            except BackendLostError:
+                raise
+            except Exception as error:  # noqa: BLE001 - tracking never brings training down
+                self._refused_by_backend(error)
+        return None
+
+    def _apply(self, run: Run, call: Call) -> None:
+        if call.method == "define_metric" and not isinstance(run, TakesMetricRules):
+            return
+        getattr(run, call.method)(call.argument)
+
+    def _settle(self, run: Run, call: Call) -> bool:
+        """Answer a call of the queue's own, now that all before it is durable."""
+        if call.method == "_unspill":
+            self._bring_in(run, call.argument)
+        elif call.method == "_flushed":
+            call.argument.put(True)
+        else:
+            status, done = call.argument
+            self._until_it_works(lambda: run.finish(status))
+            self._usable = False
+            done.put(True)
+            return True
+        return False
+
+    def _bring_in(self, run: Run, spill: Spill) -> None:
+        with self._lock:
+            self._spill = None
+            self._limit = self._limit_bytes
+            spill.close()
+        for number, item in enumerate(read_spill(spill.path), start=1):
+            self._replay(run, item)
+            if number % _BATCH == 0:
+                self._until_it_works(run.commit)
+        self._until_it_works(run.commit)
+        spill.remove()
+
+    def _replay(self, run: Run, item: QueuedRow | Call) -> None:
+        try:
+            if isinstance(item, Call):
+                self._apply(run, item)
+            else:
+                if self._observe is not None:
+                    self._observe(item[2], item[0])
+                run.log(item[2], step=item[0], time=item[1])
+        except BackendLostError:
+            raise
+        except Exception as error:  # noqa: BLE001 - as in _hand_over
+            self._refused_by_backend(error)
+
+    def _until_it_works(self, attempt: Callable[[], None]) -> None:
+        pause = 0.05
+        while True:
+            try:
+                attempt()
+            except BackendLostError:
+                raise
+            except Exception as error:  # noqa: BLE001 - an outage: reported once, tried until it ends
+                if self._outage_since is None:
+                    self._outage_since = monotonic()
+                self._report(
+                    "outage",
+                    f"{self.name} cannot record now: {error}. Training goes on; what is logged is kept "
+                    "and recorded when it can be",
+                )
+                sleep(pause)
+                pause = min(1.0, pause * 2)
+            else:
+                break
+        if self._outage_since is not None:
+            self._outage_since = None
+            if "outage" in self._reported:
+                self._reported -= {"outage", "spill", "full"}
+                reporting.warn(f"{self.name} records again; run {self.info.id} missed {self.lost} calls")
+
+    def _showable(self, values: RichValues) -> dict[str, Value]:
+        """Fetch what is on a device, and leave out what this backend cannot show."""
+        shown: dict[str, Value] = {}
+        for key, value in _resolve(values, self._report).items():
+            if kind_of(value) in self._kinds:
+                shown[key] = value
+            else:
+                kind = kind_of(value)
+                self._report(f"kind {kind}", f"{self.name} cannot show a {kind}, such as {key!r}")
+        return shown
+
+    def _refused_by_backend(self, error: Exception) -> None:
+        self.lost += 1
+        detail = str(error) if isinstance(error, TracklayerError) else repr(error)
+        self._report(f"refused {type(error).__name__}", f"{self.name} refused a call: {detail}")
+
+    def _lose(self, reason: str) -> None:
+        """Send nothing more: the backend is gone."""
+        self._append = self._refuse
+        self._usable = False
+        self.lost += len(self._items) + len(self._in_flight)
+        self._items.clear()
+        self._in_flight.clear()
+        self._reported.add("lost")  # `finish` need not repeat the remedy
+        remedy = f"; {self._remedy}" if self._remedy else ""
+        self._report("gone", f"{self.name} is lost: {reason}. Training goes on{remedy}")
+
+    def _report(self, about: str, message: str) -> None:
+        """Say something once."""
+        if about not in self._reported:
+            self._reported.add(about)
+            reporting.warn(message)
+
+
+def _size(item: QueuedRow | Call) -> int:
+    if item.__class__ is tuple:
+        values: Any = item[2]  # type: ignore[misc] # a row
+        if values.__class__ is RichValues:
+            return _ROW_BYTES + values.size
+        return _ROW_BYTES + _VALUE_BYTES * len(values)
+    return _ROW_BYTES
+
+
+def _is_internal(item: QueuedRow | Call) -> bool:
+    return isinstance(item, Call) and (item.method.startswith("_") or item.method == _CLOSED)
+
+
+def _resolve(values: Mapping[str, Any], report: Callable[[str, str], None]) -> dict[str, Value]:
+    resolved: dict[str, Value] = {}
+    for key, value in values.items():
+        try:
+            resolved[key] = value.resolve() if isinstance(value, Deferred) else value
+        except Exception as error:  # noqa: BLE001 - whatever the device raises costs this value only
+            report("device", f"the value of {key!r} could not be fetched: {error}")
+    return resolved
+
+
+def _resolved(item: QueuedRow | Call, report: Callable[[str, str], None]) -> QueuedRow | Call:
+    if isinstance(item, Call) or item[2].__class__ is not RichValues:
+        return item
+    return item[0], item[1], _resolve(item[2], report)

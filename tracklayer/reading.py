@@ -1,0 +1,229 @@
+"""Reading recorded runs: what a store's reader offers, to people and to `replay`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, final
+
+from tracklayer.errors import AmbiguousRunError, RunNotFoundError, StoreError
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from tracklayer.artifacts import LoggedArtifact
+    from tracklayer.protocol import MetricRule, RunInfo, State
+    from tracklayer.values import Value
+
+
+class Row(NamedTuple):
+    """The values at one step; `time` is Unix seconds."""
+
+    step: int
+    time: float
+    values: dict[str, Value]
+
+
+@final
+@dataclass(frozen=True, slots=True, eq=False)
+class Metric:
+    """One scalar's series, one point a step, steps ascending.
+
+    `step` is int64 of shape (n,), `time` float64 in Unix seconds, `value` int64 where every value is an
+    integer and float64 otherwise.
+    """
+
+    key: str
+    step: NDArray[np.int64]
+    time: NDArray[np.float64]
+    value: NDArray[np.int64] | NDArray[np.float64]
+
+    def __len__(self) -> int:
+        """Return the number of points."""
+        return len(self.step)
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Segment:
+    """One process's stretch of a run.  Times are Unix seconds."""
+
+    number: int
+    host: str
+    pid: int
+    started_at: float
+    heartbeat_at: float
+    ended_at: float | None
+    state: State
+
+
+class RunReader(Protocol):
+    """A recorded run.  Reading one that is still written is safe; each call sees what is there then."""
+
+    @property
+    def id(self) -> str:
+        """The run's id."""
+        ...
+
+    @property
+    def info(self) -> RunInfo:
+        """What the run is, and its state now."""
+        ...
+
+    @property
+    def config(self) -> dict[str, Any]:
+        """The config, nested as it was given."""
+        ...
+
+    @property
+    def summary(self) -> dict[str, Any]:
+        """The metrics by their rules (the last value by default), and what was set by hand."""
+        ...
+
+    @property
+    def explicit_summary(self) -> dict[str, Any]:
+        """The part of the summary that was set by hand."""
+        ...
+
+    @property
+    def rules(self) -> dict[str, MetricRule]:
+        """The metric rules, by pattern."""
+        ...
+
+    @property
+    def segments(self) -> list[Segment]:
+        """The processes that recorded the run, in order."""
+        ...
+
+    @property
+    def last_step(self) -> int:
+        """The highest step that was logged; -1 for none."""
+        ...
+
+    @property
+    def revision(self) -> str:
+        """A word that changes whenever anything that a push would send has changed."""
+        ...
+
+    def keys(self) -> list[str]:
+        """Return every logged key, of any kind, in the order of first appearance."""
+        ...
+
+    def metric(self, key: str) -> Metric:
+        """Return a scalar's series.
+
+        Raises:
+            LookupError: nothing was logged under that key; the message lists close ones.
+        """
+        ...
+
+    def calls(self) -> Iterator[Row]:
+        """Yield what was logged, one row a step and time, in that order: what a replay needs."""
+        ...
+
+    def rows(self) -> Iterator[Row]:
+        """Yield one row a step, in order; its time is that of the step's last call."""
+        ...
+
+    def artifacts(self) -> list[LoggedArtifact]:
+        """Return the artifacts that the run made, in order."""
+        ...
+
+
+def merge_steps(calls: Iterable[Row]) -> Iterator[Row]:
+    """Merge the calls of each step into one row; later values win."""
+    merged: Row | None = None
+    for call in calls:
+        if merged is None or call.step != merged.step:
+            if merged is not None:
+                yield merged
+            merged = Row(call.step, call.time, dict(call.values))
+        else:
+            merged.values.update(call.values)
+            merged = merged._replace(time=call.time)
+    if merged is not None:
+        yield merged
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class UnreadableRun:
+    """A run whose file cannot be read, and why."""
+
+    name: str
+    path: Path
+    error: StoreError
+
+
+class Store(Protocol):
+    """A folder of recorded runs."""
+
+    @property
+    def path(self) -> Path:
+        """The folder."""
+        ...
+
+    def runs(
+        self,
+        *,
+        project: str | None = None,
+        group: str | None = None,
+        state: str | None = None,
+    ) -> list[RunReader]:
+        """Return the readable runs, oldest first."""
+        ...
+
+    def run(self, ref: str) -> RunReader:
+        """Return the run with this id, unique id prefix, or name.
+
+        Raises:
+            RunNotFoundError: there is none.
+            AmbiguousRunError: there are several; the message lists them.
+            StoreError: its file cannot be read.
+        """
+        ...
+
+    def find(self, run_id: str) -> RunReader | None:
+        """Return the run with exactly this id, if it is there."""
+        ...
+
+    def unreadable(self) -> list[UnreadableRun]:
+        """Return the runs that cannot be read."""
+        ...
+
+    def export(self, run_id: str, out: Path) -> None:
+        """Write a run's file, whole, also while the run is live or after a crash.
+
+        Raises:
+            FileExistsError: `out` is there already.
+        """
+        ...
+
+
+def pick_run(runs: Sequence[RunReader], ref: str, where: Path) -> RunReader:
+    """Return the run that a person means by an id, a unique prefix of one, or a name.
+
+    Raises:
+        RunNotFoundError: none.
+        AmbiguousRunError: several.
+    """
+    for matching in (
+        [run for run in runs if run.id == ref],
+        [run for run in runs if run.info.name == ref],
+        [run for run in runs if ref and run.id.startswith(ref)],
+    ):
+        if len(matching) == 1:
+            return matching[0]
+        if matching:
+            names = ", ".join(f"{run.id} ({run.info.name})" for run in matching[:10])
+            msg = f"{ref!r} may be any of {len(matching)} runs: {names}; give a full id"
+            raise AmbiguousRunError(msg)
+    msg = f"no run {ref!r} in {where}; `tracklayer runs` lists those there are"
+    raise RunNotFoundError(msg)
+
+
+def as_replayed(info: RunInfo) -> RunInfo:
+    """Return the info with which a copy of a run starts its life."""
+    return replace(info, state="running", exit_code=None, finished_at=None, resumed=False, url=None)

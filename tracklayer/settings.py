@@ -1,0 +1,131 @@
+"""Settings: arguments, environment, defaults; read once, at `init`, into one frozen object.
+
+This is the only module where backends' names stand, as defaults that a setting can change.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final, Literal, get_args
+
+from tracklayer.errors import UsageError
+
+DEFAULT_BACKEND: Final = "sqlite"
+LOCAL_BACKEND: Final = "sqlite"
+"""What accompanies a hosted backend, so that nothing is lost when the network is."""
+ONLINE_BACKEND: Final = "wandb"
+"""What `mode="online"` means, and where `tracklayer push` goes."""
+NO_BACKEND: Final = "disabled"
+DEFAULT_FOLDER: Final = ".tracklayer"
+DEFAULT_PROJECT: Final = "uncategorized"
+
+Mode = Literal["online", "offline", "disabled"]
+_FINISH_TIMEOUT: Final = 30.0
+
+# W&B's variables for what `init` is not told: a ported script finds what it found before
+_WANDB_VARIABLES: Final[Mapping[str, str]] = {
+    "project": "WANDB_PROJECT",
+    "entity": "WANDB_ENTITY",
+    "name": "WANDB_NAME",
+    "id": "WANDB_RUN_ID",
+    "group": "WANDB_RUN_GROUP",
+    "job_type": "WANDB_JOB_TYPE",
+    "notes": "WANDB_NOTES",
+    "tags": "WANDB_TAGS",
+    "resume": "WANDB_RESUME",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """What a run was told about where and how to record.
+
+    Attributes:
+        backends: names, in the order given, none twice.
+        dir: the store folder (`TRACKLAYER_DIR`), absolute.
+        offline: backends that need a server are left out.
+        fallback: what a hosted backend's failure at the start is (`TRACKLAYER_FALLBACK`).
+        start_timeout: seconds that `init` waits for a backend.
+        finish_timeout: seconds that `finish` waits for a hosted backend (`TRACKLAYER_FINISH_TIMEOUT`).
+        commit_interval: seconds between commits, unless a backend chooses its own.
+        queue_bytes: about the most memory that a backend's queue holds.
+    """
+
+    backends: tuple[str, ...]
+    dir: Path
+    offline: bool = False
+    fallback: Literal["record", "error"] = "record"
+    start_timeout: float = 9.0
+    finish_timeout: float = _FINISH_TIMEOUT
+    commit_interval: float = 0.1
+    queue_bytes: int = 256_000_000
+
+
+def read_settings(
+    *,
+    backend: str | Iterable[str] | None = None,
+    dir: str | os.PathLike[str] | None = None,  # noqa: A002 - the name that `init` shows
+    mode: str | None = None,
+) -> Settings:
+    """Combine `init`'s arguments with the environment.
+
+    `backend` is stronger than `TRACKLAYER_BACKEND`.  `mode` and `WANDB_MODE` are W&B's habits:
+    `"disabled"` records nothing, `"offline"` leaves hosted backends out, `"online"` means W&B unless
+    the environment chose a backend.
+
+    Raises:
+        UsageError: a setting has a value that it cannot have.
+    """
+    environment = os.environ
+    mode = mode or environment.get("WANDB_MODE") or None
+    if mode not in {None, "dryrun", *get_args(Mode)}:
+        msg = f"mode {mode!r}: use 'online', 'offline' or 'disabled'"
+        raise UsageError(msg)
+    chosen = backend if backend is not None else environment.get("TRACKLAYER_BACKEND") or None
+    if chosen is None:
+        chosen = ONLINE_BACKEND if mode == "online" else DEFAULT_BACKEND
+    if mode == "disabled":
+        chosen = NO_BACKEND
+    words = chosen.split(",") if isinstance(chosen, str) else chosen
+    names = tuple(dict.fromkeys(word.strip().lower() for word in words if word.strip()))
+    if not names:
+        msg = f"no backend is named by {chosen!r}"
+        raise UsageError(msg)
+    fallback = environment.get("TRACKLAYER_FALLBACK") or "record"
+    if fallback not in {"record", "error"}:
+        msg = f"TRACKLAYER_FALLBACK={fallback!r}: use 'record' (the default) or 'error'"
+        raise UsageError(msg)
+    return Settings(
+        backends=names,
+        dir=store_folder(dir),
+        offline=mode in {"offline", "dryrun"},
+        fallback="error" if fallback == "error" else "record",
+        finish_timeout=_seconds(environment, "TRACKLAYER_FINISH_TIMEOUT", _FINISH_TIMEOUT),
+    )
+
+
+def store_folder(folder: str | os.PathLike[str] | None = None) -> Path:
+    """Return the store's folder: the argument, else `TRACKLAYER_DIR`, else `.tracklayer` here."""
+    return Path(folder or os.environ.get("TRACKLAYER_DIR") or DEFAULT_FOLDER).expanduser().absolute()
+
+
+def wandb_default(argument: str) -> str | None:
+    """Return what W&B's own variable says for an argument that `init` was not given."""
+    return os.environ.get(_WANDB_VARIABLES[argument]) or None
+
+
+def _seconds(environment: Mapping[str, str], variable: str, default: float) -> float:
+    text = environment.get(variable)
+    if not text:
+        return default
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = -1.0
+    if not 0 <= seconds < float("inf"):
+        msg = f"{variable}={text!r}: use a number of seconds"
+        raise UsageError(msg)
+    return seconds

@@ -1,0 +1,85 @@
+"""Turning what a caller logs into what the queue may keep.
+
+Runs once a call, before the fan-out, for every call that is not plain Python numbers: nested mappings
+become `a/b` keys, numpy numbers become Python's, arrays that may change are copied, device scalars are
+fetched later.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator, Mapping
+from typing import Any, Final
+
+from tracklayer.errors import UnsupportedValueError
+from tracklayer.values import KINDS, SCALAR_TYPES, Deferred, RichValues, Text
+
+_VALUE_TYPES: Final = tuple(KINDS.values())
+
+
+def snapshot(
+    values: Mapping[str, Any],
+) -> tuple[dict[str, Any], UnsupportedValueError | None]:
+    """Return what of a row can be logged, and the error about the rest of it."""
+    plain = True
+    taken: dict[str, Any] = {}
+    refused: list[str] = []
+    for key, value in _flatten(values, "", refused):
+        try:
+            loggable = _loggable(value)
+        except UnsupportedValueError as error:
+            refused.append(f"{key!r}: {error}")
+            continue
+        plain = plain and loggable.__class__ in SCALAR_TYPES
+        taken[key] = loggable
+    error = None
+    if refused:
+        error = UnsupportedValueError("; ".join(refused) + ". The rest of the row is recorded")
+    return (taken if plain else RichValues(taken)), error
+
+
+def _flatten(
+    values: Mapping[Any, Any], prefix: str, refused: list[str]
+) -> Iterator[tuple[str, Any]]:
+    for key, value in values.items():
+        if not isinstance(key, str):
+            refused.append(f"key {key!r} is of type {type(key).__name__}, and must be a string")
+        elif isinstance(value, Mapping):
+            yield from _flatten(value, f"{prefix}{key}/", refused)  # pyright: ignore[reportUnknownArgumentType] - anything may be logged
+        else:
+            yield prefix + key, value
+
+
+def _loggable(value: Any) -> Any:  # noqa: PLR0911 - one return a kind
+    if value.__class__ in SCALAR_TYPES or isinstance(value, (*_VALUE_TYPES, Deferred)):
+        return value
+    if isinstance(value, str):
+        return Text(str(value))
+    if isinstance(value, (int, float)):  # IntEnum, float64, …
+        return int(value) if isinstance(value, int) else float(value)
+    jax = sys.modules.get("jax")
+    if jax is not None and isinstance(value, jax.Array):
+        from tracklayer.jax import scalar  # noqa: PLC0415 - only here is jax sure to be loaded
+
+        return scalar(value)
+    numpy = sys.modules.get("numpy")
+    if numpy is not None and isinstance(value, (numpy.generic, numpy.ndarray)):
+        return _numpy_scalar(value)
+    msg = f"cannot log a {type(value).__module__}.{type(value).__qualname__}"
+    raise UnsupportedValueError(msg)
+
+
+def _numpy_scalar(value: Any) -> bool | int | float:
+    if value.size != 1:
+        msg = (
+            f"an array of shape {value.shape} is no scalar; log tracklayer.Histogram(array), or one "
+            "of its elements"
+        )
+        raise UnsupportedValueError(msg)
+    number = value.item()
+    if isinstance(number, (bool, int, float)):
+        return number
+    if value.dtype.kind == "V" or value.dtype.kind == "f":  # bfloat16 and relatives; float128
+        return float(number)
+    msg = f"cannot log a number of dtype {value.dtype}"
+    raise UnsupportedValueError(msg)

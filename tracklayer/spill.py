@@ -1,0 +1,119 @@
+"""Calls written to the local temporary folder, while the place where they belong cannot take them.
+
+One JSON line a call; NaN and the infinities stand as JavaScript writes them.  Nothing is ever unpickled.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+from collections.abc import Iterator
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, NamedTuple, TypeAlias, final
+
+from tracklayer.artifacts import ArtifactFile, LoggedArtifact
+from tracklayer.errors import CorruptRunError
+from tracklayer.naming import file_name
+from tracklayer.protocol import MetricRule
+from tracklayer.values import Value, value_from_json
+
+QueuedRow: TypeAlias = tuple[int, float, dict[str, Value]]
+"""(step, Unix seconds, values): a plain tuple, because one is made for every `log` call."""
+
+
+class Call(NamedTuple):
+    """Any other call of the `Run` protocol that waits in a queue."""
+
+    method: str
+    argument: Any
+
+
+@final
+class Spill:
+    """One file of calls, written by whoever logs, then read back once, in order."""
+
+    def __init__(self, run_id: str) -> None:
+        handle, name = tempfile.mkstemp(prefix=f"tracklayer-{file_name(run_id)}-", suffix=".jsonl")
+        self.path = Path(name)
+        self._file = os.fdopen(handle, "w", encoding="utf-8")
+        self.count = 0
+
+    def write(self, item: QueuedRow | Call) -> None:
+        """Append one call.
+
+        Raises:
+            OSError: the temporary folder is full, too.
+        """
+        self._file.write(json.dumps(_encode(item)) + "\n")
+        self._file.flush()
+        self.count += 1
+
+    def close(self) -> None:
+        """Write no more."""
+        self._file.close()
+
+    def remove(self) -> None:
+        """Delete the file: what it held is recorded."""
+        self.path.unlink(missing_ok=True)
+
+
+def read_spill(path: Path) -> Iterator[QueuedRow | Call]:
+    """Yield the calls of a spill file in order; a torn last line is left out.
+
+    Raises:
+        CorruptRunError: the file is none of ours.
+    """
+    with path.open(encoding="utf-8") as lines:
+        for line in lines:
+            if line.endswith("\n"):
+                try:
+                    yield _decode(json.loads(line))
+                except (ValueError, KeyError, TypeError) as error:
+                    msg = f"{path} is no spill of tracklayer's: {error}"
+                    raise CorruptRunError(msg) from error
+
+
+def _encode(item: QueuedRow | Call) -> list[Any]:
+    if isinstance(item, Call):
+        argument = item.argument
+        if isinstance(argument, (LoggedArtifact, MetricRule)):
+            argument = asdict(argument)
+        return [item.method, argument] if item.method != "log_artifact" else _encode_artifact(argument)
+    step, time, values = item
+    encoded = {
+        key: value if isinstance(value, (int, float)) else {"kind": value.kind, **value.to_json()}
+        for key, value in values.items()
+    }
+    return ["log", step, time, encoded]
+
+
+def _encode_artifact(fields: dict[str, Any]) -> list[Any]:
+    files = [{**file, "source": str(file["source"])} for file in fields["files"]]
+    return ["log_artifact", {**fields, "files": files}]
+
+
+def _decode(data: list[Any]) -> QueuedRow | Call:
+    method, argument = data[0], data[1]
+    if method == "log":
+        values: dict[str, Value] = {}
+        for key, value in data[3].items():
+            if isinstance(value, dict):
+                fields: dict[str, Any] = dict(value)  # pyright: ignore[reportUnknownArgumentType] - JSON
+                values[key] = value_from_json(fields.pop("kind"), fields)
+            else:
+                values[key] = value
+        return argument, data[2], values
+    if method == "log_artifact":
+        files = tuple(
+            ArtifactFile(f["path"], f["sha256"], f["size"], Path(f["source"]))
+            for f in argument.pop("files")
+        )
+        return Call(method, LoggedArtifact(files=files, **argument))
+    if method == "define_metric":
+        return Call(method, MetricRule(**{**argument, "summary": tuple(argument["summary"])}))
+    if method not in {"update_config", "update_summary"}:
+        msg = f"unknown call {method!r}"
+        raise ValueError(msg)
+    return Call(method, argument)

@@ -1,0 +1,276 @@
+"""`init`: from arguments and environment to a run that records."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from time import monotonic
+from time import time as now
+from typing import Any, Final, cast
+
+from tracklayer import lifecycle, naming, registry, reporting
+from tracklayer.errors import (
+    BackendUnavailableError,
+    RunExistsError,
+    RunInUseError,
+    RunNotFoundError,
+    TracklayerError,
+    UsageError,
+)
+from tracklayer.front import ActiveRun
+from tracklayer.protocol import Backend, Resume, Run, RunInfo, Status
+from tracklayer.queue import Queue
+from tracklayer.settings import (
+    DEFAULT_PROJECT,
+    LOCAL_BACKEND,
+    Settings,
+    read_settings,
+    wandb_default,
+)
+from tracklayer.summaries import MetricSummaries
+
+_RESUMES: Final = (None, "allow", "must", "never", "auto")
+_REINITS: Final = (None, "default", "finish_previous", "return_previous", "create_new")
+# errors of the call itself: whoever made it is there to mend it, and nothing is recorded yet
+_CALL_ERRORS: Final = (UsageError, RunExistsError, RunInUseError, RunNotFoundError)
+
+
+def init(
+    project: str | None = None,
+    *,
+    entity: str | None = None,
+    name: str | None = None,
+    config: Any = None,
+    group: str | None = None,
+    job_type: str | None = None,
+    tags: Iterable[str] | str | None = None,
+    notes: str | None = None,
+    id: str | None = None,  # noqa: A002 - W&B's name for it
+    resume: str | bool | None = None,
+    mode: str | None = None,
+    dir: str | os.PathLike[str] | None = None,  # noqa: A002 - W&B's name for it
+    backend: str | Iterable[str] | None = None,
+    reinit: str | bool | None = None,
+) -> ActiveRun:
+    """Start a run, or continue one, and make it the current run.
+
+    Args:
+        project: what groups runs; `"uncategorized"` by default.
+        entity: W&B's user or team.
+        name: for people; the id by default.
+        config: hyperparameters: a mapping, dataclass or namespace, nested as it is.
+        group: what groups runs within a project.
+        job_type: what a run of a group does, such as `"train"`.
+        tags: each 1 to 64 characters.
+        notes: free text.
+        id: what names the run for ever; random by default.
+        resume: `"allow"` continues the run `id` if it is recorded, `"must"` demands that, `"never"` that
+            it is new, which is also the default; `"auto"` (or True) continues the newest run of this
+            project, name, group and job type that failed or crashed, else starts one.
+        mode: W&B's: `"online"`, `"offline"`, `"disabled"`.
+        dir: the store's folder; `TRACKLAYER_DIR`, else `.tracklayer`.
+        backend: where to record: names, as a list or with commas; `TRACKLAYER_BACKEND`, else `sqlite`.
+        reinit: when a run is open: `"finish_previous"` (the default, also True), `"return_previous"`
+            (also False), or `"create_new"`, beside it and without becoming the current run.
+
+    Raises:
+        UsageError: an argument or a setting that cannot be right.
+        RunExistsError: the id is recorded, and `resume` does not allow to continue it.
+        RunNotFoundError: nothing to resume, with `resume="must"`.
+        RunInUseError: another live process records this run.
+        BackendUnavailableError: no backend can record; or a hosted one cannot, with
+            `TRACKLAYER_FALLBACK=error`.
+        StoreError: the store cannot be written.
+    """
+    settings = read_settings(backend=backend, dir=dir, mode=mode)
+    resuming, reinit = _checked_resume(resume), _checked_reinit(reinit)
+    tags = tags if tags is not None else (wandb_default("tags") or "").split(",")
+    run_id = id or wandb_default("id")
+    info = RunInfo(
+        id=naming.check_run_id(run_id) if run_id else naming.new_run_id(),
+        project=naming.check_project(project or wandb_default("project") or DEFAULT_PROJECT),
+        name=naming.check_name("name", name or wandb_default("name")) or "",
+        entity=naming.check_name("entity", entity or wandb_default("entity")),
+        group=naming.check_name("group", group or wandb_default("group")),
+        job_type=naming.check_name("job type", job_type or wandb_default("job_type")),
+        tags=naming.check_tags([tags] if isinstance(tags, str) else [t for t in tags if t != ""]),
+        notes=notes if notes is not None else wandb_default("notes"),
+        created_at=now(),
+    )
+    previous = lifecycle.open_run()
+    if previous is not None and reinit == "return_previous":
+        return previous
+    if previous is not None and reinit != "create_new":
+        reporting.warn(
+            f"init: run {previous.id} was still open, and is finished now; for a run within a run, "
+            'pass reinit="create_new"'
+        )
+        previous.finish()
+    run = _Opening(settings, info, has_id=run_id is not None).open(resuming)
+    lifecycle.opened(run, current=reinit != "create_new")
+    if config is not None:
+        run.config.update(config)
+    return run
+
+
+class _Opening:
+    """Opens the chosen backends, and decides what the failure of one means."""
+
+    def __init__(self, settings: Settings, info: RunInfo, *, has_id: bool) -> None:
+        self._settings = settings
+        self._info = info
+        self._has_id = has_id
+        self._deadline = monotonic() + settings.start_timeout
+        self._summaries = MetricSummaries()
+        self._queues: list[Queue] = []
+        self._errors: list[BaseException] = []
+
+    def open(self, resume: str | None) -> ActiveRun:
+        backends = self._chosen()
+        stores = [backend for backend in backends if backend.open_store]
+        try:
+            if resume == "auto":
+                resume = self._continue_newest(stores)
+            for backend in stores:
+                companion = backend.name not in self._settings.backends
+                lenient = "allow" if companion and resume == "must" else resume
+                self._wait(backend, self._start(backend, cast("Resume | None", lenient)))
+            if self._info.resumed:
+                resume = "allow"  # what the store has may not have reached the others
+            others = [backend for backend in backends if not backend.open_store]
+            started = [(b, self._start(b, cast("Resume | None", resume))) for b in others]
+            for backend, queue in started:
+                self._wait(backend, queue)
+        except BaseException:
+            for queue in self._queues:
+                queue.finish(Status("failed", 1))
+            raise
+        if not self._queues:
+            raise self._errors[0]
+        self._info = replace(self._info, name=self._info.name or self._info.id)
+        run = ActiveRun(
+            self._info, self._queues, self._summaries, self._settings, lifecycle.finished
+        )
+        if self._info.resumed and stores and stores[0].open_store is not None:
+            reader = stores[0].open_store(self._settings.dir).find(self._info.id)
+            if reader is not None:
+                run.continue_from(reader)
+        return run
+
+    def _chosen(self) -> list[Backend]:
+        """Return the backends, stores first, with a local record beside hosted ones."""
+        backends: list[Backend] = []
+        for name in self._settings.backends:
+            try:
+                backend = registry.load(name)
+            except BackendUnavailableError as error:
+                self._failed(name, error)
+            else:
+                if not (self._settings.offline and backend.hosted):
+                    backends.append(backend)
+        if not any(b.open_store for b in backends) and (
+            not backends or any(b.hosted for b in backends)
+        ):
+            backends.append(registry.load(LOCAL_BACKEND))
+        return sorted(backends, key=lambda backend: (backend.open_store is None, backend.hosted))
+
+    def _continue_newest(self, stores: Sequence[Backend]) -> str | None:
+        """Make the newest run that ended badly, and is like this one, the run to open."""
+        if self._has_id or not stores or stores[0].open_store is None:
+            return "allow"
+        store = stores[0].open_store(self._settings.dir)
+        wanted = self._info
+        for reader in reversed(store.runs(project=wanted.project, group=wanted.group)):
+            info = reader.info
+            if (
+                info.state in {"crashed", "failed"}
+                and wanted.name in {"", info.name}
+                and wanted.job_type in {None, info.job_type}
+            ):
+                self._info = replace(wanted, id=info.id)
+                return "allow"
+        return None
+
+    def _start(self, backend: Backend, resume: Resume | None) -> Queue:
+        info = self._info
+
+        def open_run() -> Run:
+            backend.check()
+            run = backend.open(replace(info, name=info.name or info.id), resume, self._settings)
+            lifecycle.exit_before_others()  # a client may just have registered a hook of its own
+            return run
+
+        first = not self._queues and not backend.hosted
+        queue = Queue(
+            backend.name,
+            info,
+            open_run,
+            kinds=backend.kinds,
+            observe=self._summaries.add if first else None,
+            remedy=f"`tracklayer push {info.id}` sends the rest" if backend.hosted else "",
+            hosted=backend.hosted,
+            commit_interval=self._settings.commit_interval,
+            limit_bytes=self._settings.queue_bytes,
+            finish_timeout=self._settings.finish_timeout,
+        )
+        self._queues.append(queue)
+        return queue
+
+    def _wait(self, backend: Backend, queue: Queue) -> None:
+        try:
+            error = queue.wait_open(self._deadline - monotonic())
+        except TimeoutError:
+            self._late(backend)
+            return
+        if error is None:
+            if backend.open_store is not None:
+                self._info = queue.info
+            return
+        self._queues.remove(queue)
+        if isinstance(error, _CALL_ERRORS) and not backend.hosted:
+            raise error
+        if not isinstance(error, TracklayerError | OSError):
+            error = BackendUnavailableError(f"{backend.name} failed to start: {error!r}")
+        self._failed(backend.name, error, hosted=backend.hosted)
+
+    def _late(self, backend: Backend) -> None:
+        message = f"{backend.name} has not answered within {self._settings.start_timeout:.0f} s"
+        if backend.hosted and self._settings.fallback == "error":
+            raise BackendUnavailableError(message)
+        reporting.warn(f"{message}; training goes on{self._consolation(hosted=backend.hosted)}")
+
+    def _failed(self, name: str, error: BaseException, *, hosted: bool = False) -> None:
+        if hosted and self._settings.fallback == "error":
+            msg = f"{name} cannot be used ({error}), and TRACKLAYER_FALLBACK=error"
+            raise BackendUnavailableError(msg) from error
+        self._errors.append(error)
+        others = [n for n in self._settings.backends if n != name]
+        if hosted or others:
+            reporting.warn(f"{name} is not recording: {error}{self._consolation(hosted=hosted)}")
+
+    def _consolation(self, *, hosted: bool) -> str:
+        if not hosted:
+            return ""
+        return (
+            f". The run is recorded in {self._settings.dir}; `tracklayer push {self._info.id}` will "
+            "send what is missing"
+        )
+
+
+def _checked_resume(resume: str | bool | None) -> str | None:
+    if resume is None or resume is False:
+        resume = wandb_default("resume")
+    chosen = "auto" if resume is True else resume or None
+    if chosen not in _RESUMES:
+        msg = f"resume={resume!r}: use 'allow', 'must', 'never' or 'auto'"
+        raise UsageError(msg)
+    return chosen
+
+
+def _checked_reinit(reinit: str | bool | None) -> str | None:
+    chosen = {True: "finish_previous", False: "return_previous"}.get(reinit, reinit)  # type: ignore[call-overload] # a str is no key there
+    if chosen not in _REINITS:
+        msg = f"reinit={reinit!r}: use 'finish_previous', 'return_previous' or 'create_new'"
+        raise UsageError(msg)
+    return cast("str | None", chosen)

@@ -1,0 +1,153 @@
+"""How metrics become summary entries, by their rules.
+
+The last value is the one at the highest step; the others are over the values of all steps, leaving NaN
+out of `min` and `max`.  As W&B has it, an entry is the value itself under the default rule, and nested
+under a rule: `{"loss": {"min": 0.1}}`.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, Final, final
+
+from tracklayer.errors import UsageError
+from tracklayer.protocol import MetricRule, rule_for
+from tracklayer.values import KINDS, Value
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from tracklayer.reading import RunReader
+
+SUMMARIES: Final = ("min", "max", "mean", "last", "none")
+_RICH: Final = tuple(KINDS.values())
+
+
+def metric_rule(
+    pattern: str,
+    summary: str | Iterable[str] | None = None,
+    step_metric: str | None = None,
+    goal: str | None = None,
+) -> MetricRule:
+    """Return a checked rule; `summary` may also hold several words, `"min,max"`.
+
+    Raises:
+        UsageError: an unknown summary or goal, or a `*` that is not at the pattern's end.
+    """
+    if not pattern or "*" in pattern[:-1]:
+        msg = f"metric pattern {pattern!r}: a key, or a prefix followed by one '*'"
+        raise UsageError(msg)
+    words = summary.split(",") if isinstance(summary, str) else (summary or ())
+    chosen = tuple(dict.fromkeys(word.strip() for word in words if word.strip()))
+    unknown = [word for word in chosen if word not in SUMMARIES]
+    if unknown:
+        msg = f"define_metric({pattern!r}): summary {unknown[0]!r} is none of {', '.join(SUMMARIES)}"
+        raise UsageError(msg)
+    match goal:
+        case None | "minimize" | "maximize":
+            return MetricRule(pattern, chosen, step_metric, goal)
+        case _:
+            msg = f"define_metric({pattern!r}): goal is 'minimize' or 'maximize', not {goal!r}"
+            raise UsageError(msg)
+
+
+def entry(rule: MetricRule | None, statistics: Mapping[str, Value]) -> Any:
+    """Return a metric's summary entry, given `last`, `min`, `max` and `mean`; None for no entry."""
+    if rule is None or not rule.summary:
+        return statistics["last"]
+    if "none" in rule.summary:
+        return None
+    return {word: statistics[word] for word in rule.summary}
+
+
+@final
+class MetricSummaries:
+    """The summary of what was logged so far; fed by a queue, on its thread."""
+
+    def __init__(self) -> None:
+        self._rules: dict[str, MetricRule] = {}
+        self._latest: dict[str, Any] = {}
+        self._steps: dict[str, int] = {}
+        self._highest = -1
+        self._folds: dict[str, _Fold | None] = {}
+
+    def define(self, rule: MetricRule) -> None:
+        """Apply a rule from now on."""
+        self._rules = {**self._rules, rule.pattern: rule}
+        self._folds = {key: fold for key, fold in self._folds.items() if fold is not None}
+
+    def continue_from(self, reader: RunReader) -> None:
+        """Begin with what earlier segments recorded."""
+        self._rules = dict(reader.rules)
+        explicit = reader.explicit_summary
+        for key, value in reader.summary.items():
+            rule = rule_for(key, self._rules)
+            if key in explicit:
+                continue
+            if rule is None or not rule.summary:
+                self._latest[key] = value
+            else:
+                fold = self._folds[key] = _Fold()
+                for number in reader.metric(key).value.tolist():
+                    fold.add(number)
+                self._latest[key] = number
+
+    def add(self, values: Mapping[str, Any], step: int) -> None:
+        """Take a row."""
+        if step >= self._highest:
+            self._highest = step
+            self._latest.update(values)
+            self._steps.update(dict.fromkeys(values, step))
+        else:
+            for key, value in values.items():
+                if step >= self._steps.get(key, -1):
+                    self._latest[key], self._steps[key] = value, step
+        if self._rules:
+            self._fold(values)
+
+    def current(self) -> dict[str, Any]:
+        """Return the entries as they stand."""
+        entries: dict[str, Any] = {}
+        for key, last in list(self._latest.items()):
+            if isinstance(last, _RICH):
+                continue
+            fold = self._folds.get(key)
+            statistics = {"last": last, **(fold.statistics() if fold else {})}
+            value = entry(rule_for(key, self._rules), statistics)
+            if value is not None:
+                entries[key] = value
+        return entries
+
+    def _fold(self, values: Mapping[str, Any]) -> None:
+        for key, value in values.items():
+            if key not in self._folds:
+                rule = rule_for(key, self._rules)
+                self._folds[key] = _Fold() if rule and rule.summary else None
+            fold = self._folds[key]
+            if fold is not None and isinstance(value, (int, float)):
+                fold.add(value)
+
+
+@final
+class _Fold:
+    """Running statistics of one metric."""
+
+    __slots__ = ("_count", "_max", "_min", "_total")
+
+    def __init__(self) -> None:
+        self._min = self._max = math.nan
+        self._total: float = 0
+        self._count = 0
+
+    def add(self, value: float) -> None:
+        self._total += value
+        self._count += 1
+        if value < self._min or self._min != self._min:  # noqa: PLR0124 - NaN until a number came
+            self._min = value
+        if value > self._max or self._max != self._max:  # noqa: PLR0124 - as above
+            self._max = value
+
+    def statistics(self) -> dict[str, float]:
+        mean = self._total / self._count if self._count else math.nan
+        return {"min": self._min, "max": self._max, "mean": mean}
