@@ -26,12 +26,13 @@ from tracklayer.errors import RunFinishedError, UnsupportedValueError, UsageErro
 from tracklayer.fanout import FanOut
 from tracklayer.forking import tell_children
 from tracklayer.protocol import MetricRule, Run, RunInfo, Status
+from tracklayer.queue import Queue, row_size
 from tracklayer.snapshots import snapshot
 from tracklayer.summaries import MetricSummaries, metric_rule
 from tracklayer.values import SCALAR_TYPES
 
 if TYPE_CHECKING:
-    from tracklayer.queue import Queue
+    from tracklayer.spill import QueuedRow
     from tracklayer.reading import RunReader
     from tracklayer.settings import Settings
 
@@ -59,14 +60,15 @@ class ActiveRun:
         self._info = info
         self._queues = queues
         self._sink: Run = queues[0] if len(queues) == 1 else FanOut(queues)
-        self._emit = self._sink.log
+        self._put = queues[0].put if len(queues) == 1 else self._put_each
         self._is_plain = SCALAR_TYPES.issuperset
-        self._key_sets: set[tuple[str, ...]] = set()
-        self._step = -1
-        """The step of the newest row."""
-        self._fast_above: float = -1
-        """Above this step, `log` may take its short way; infinite when it may not at all."""
-        self._row_open = False
+        self._sizes: dict[tuple[str, ...], int] = {}
+        """The size of a row of plain scalars, for each tuple of keys that was found to be right."""
+        self._newest: float = -1
+        """The highest step so far: above it `log` takes its short way.  Infinite once nothing more is
+        recorded."""
+        self._closed = -1
+        """The last step that a call without a step completed."""
         self._lock = threading.RLock()
         self._settings = settings
         self._on_finish = on_finish
@@ -118,7 +120,8 @@ class ActiveRun:
     @property
     def step(self) -> int:
         """The step that `log` uses next when it is given none."""
-        return self._step if self._row_open else self._step + 1
+        newest = self._final_step if self._newest == math.inf else int(self._newest)
+        return newest + 1 if newest == self._closed else newest
 
     # -- logging ----------------------------------------------------------------------------------
 
@@ -148,18 +151,17 @@ class ActiveRun:
         """
         if (
             step.__class__ is int
-            and step > self._fast_above  # type: ignore[operator] # an int: see the line above
+            and step > self._newest  # type: ignore[operator] # an int: see the line above
             and values.__class__ is dict
             and commit is None
             and time is None
-            and tuple(values) in self._key_sets
-            and self._is_plain(map(type, values.values()))
         ):
-            self._fast_above = self._step = step  # type: ignore[assignment] # as above
-            self._row_open = True
-            self._emit(values.copy(), step=step, time=now())  # type: ignore[attr-defined, arg-type] # as above
-        else:
-            self._log_any(values, step, commit, now() if time is None else time)
+            size = self._sizes.get(tuple(values))
+            if size is not None and self._is_plain(map(type, values.values())):
+                self._newest = step  # type: ignore[assignment] # as above
+                self._put((step, now(), values.copy()), size)  # type: ignore[arg-type, attr-defined] # as above
+                return
+        self._log_any(values, step, commit, now() if time is None else time)
 
     def _log_any(
         self, values: Mapping[str, Any], step: Any, commit: bool | None, time: float
@@ -170,13 +172,17 @@ class ActiveRun:
             msg = f"log takes a mapping of keys to values, not a {type(values).__name__}"
             raise UnsupportedValueError(msg)
         taken, error = snapshot(values)
-        if error is None and taken.__class__ is dict and len(self._key_sets) < _MAX_KEY_SETS:
-            self._key_sets.add(tuple(values))
+        if error is None and taken.__class__ is dict and len(self._sizes) < _MAX_KEY_SETS:
+            self._sizes[tuple(values)] = row_size(taken)
         at = self._place(step, commit)
         if taken:
-            self._emit(taken, step=at, time=time)
+            self._put((at, time, taken), row_size(taken))
         if error is not None:
             raise error
+
+    def _put_each(self, row: QueuedRow, size: int) -> None:
+        for queue in self._queues:
+            queue.put(row, size)
 
     def _place(self, step: Any, commit: bool | None) -> int:
         """Return the step of a row, and advance as W&B does."""
@@ -185,10 +191,10 @@ class ActiveRun:
                 at, closes = self.step, commit is not False
             else:
                 at, closes = _checked_step(step), bool(commit)
-            if at >= self._step:
-                self._step, self._row_open = at, not closes
-                if self._fast_above != math.inf:
-                    self._fast_above = at
+            if at >= self._newest:
+                self._newest = at
+                if closes:
+                    self._closed = at
             return at
 
     def define_metric(
@@ -301,7 +307,8 @@ class ActiveRun:
         if not isinstance(status, Status):
             code = int(status or 0)
             status = Status("failed" if code else "finished", code)
-        self._finished, self._fast_above = True, math.inf
+        self._finished = True
+        self._stop_taking()
         try:
             self._finish_queues(status)
         finally:
@@ -352,14 +359,16 @@ class ActiveRun:
         self.config.restore(reader.config)
         self._summaries.continue_from(reader)
         self.summary.restore(reader.explicit_summary)
-        last = reader.last_step
-        self._step = max(self._step, last)
-        self._fast_above = self._step
+        self._newest = self._closed = reader.last_step
 
     def after_fork_in_child(self) -> None:
         """Record nothing here: the run is the parent's."""
-        self._inherited, self._fast_above = True, math.inf
+        self._inherited = True
         self._lock = threading.RLock()
+        self._stop_taking()
+
+    def _stop_taking(self) -> None:
+        self._final_step, self._newest = int(self._newest), math.inf
 
     def _check_open(self, method: str) -> bool:
         """Say whether calls are recorded; raise after `finish`, and warn once in a forked child."""

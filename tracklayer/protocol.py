@@ -7,7 +7,7 @@ by the null run.  What only some can take is a small capability protocol of its 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias, final, runtime_checkable
@@ -134,6 +134,15 @@ class TakesMetricRules(Protocol):
 
     def define_metric(self, rule: MetricRule) -> None:
         """Apply a rule from now on; one with the same pattern is replaced."""
+        ...
+
+
+@runtime_checkable
+class TakesRows(Protocol):
+    """A run that is faster when it is handed many rows at once."""
+
+    def log_rows(self, rows: Sequence[tuple[int, float, Mapping[str, Value]]]) -> None:
+        """Record rows (step, Unix seconds, values) that hold nothing but scalars."""
         ...
 
 

@@ -23,9 +23,10 @@ from tracklayer.protocol import (
     RunInfo,
     Status,
     TakesMetricRules,
+    TakesRows,
 )
 from tracklayer.spill import Call, QueuedRow, Spill, read_spill
-from tracklayer.values import ALL_KINDS, Deferred, RichValues, Value, kind_of
+from tracklayer.values import ALL_KINDS, SCALAR_TYPES, Deferred, RichValues, Value, kind_of
 
 if TYPE_CHECKING:
     from tracklayer.artifacts import LoggedArtifact
@@ -117,16 +118,22 @@ class Queue:
         """Whether the backend takes calls, as far as is known."""
         return self._usable
 
-    def log(self, values: Mapping[str, Value], *, step: int, time: float) -> None:
-        """Take a row.  `values` is the queue's own: plain scalars in a dict, or a `RichValues`."""
-        if values.__class__ is RichValues:
-            self._size_in += _ROW_BYTES + values.size  # type: ignore[attr-defined] # see the line above
-        else:
-            self._size_in += _ROW_BYTES + _VALUE_BYTES * len(values)
+    def put(self, row: QueuedRow, size: int) -> None:
+        """Take a row of about `size` bytes; its values are the queue's own from now on.
+
+        They are plain scalars in a dict, or a `RichValues`.
+        """
+        self._size_in += size
         if self._size_in - self._size_out > self._limit:
-            self._make_room((step, time, values))  # type: ignore[arg-type] # a dict: see the docstring
+            self._make_room(row)
         else:
-            self._append((step, time, values))  # type: ignore[arg-type] # as above
+            self._append(row)
+
+    def log(self, values: Mapping[str, Value], *, step: int, time: float) -> None:
+        """Take a row."""
+        plain = SCALAR_TYPES.issuperset(map(type, values.values()))
+        row: QueuedRow = (step, time, dict(values) if plain else RichValues(values))
+        self.put(row, row_size(row[2]))
 
     def update_config(self, config: Mapping[str, Any]) -> None:
         """Take a piece of config."""
@@ -336,9 +343,8 @@ class Queue:
         while True:
             ends = self._hand_over(run)
             self._until_it_works(run.commit)
-            for item in self._in_flight:
-                self._size_out += _size(item)
-            self._in_flight.clear()
+            self._size_out += sum(map(_size, self._in_flight))
+            self._in_flight = []
             if ends is not None and self._settle(run, ends):
                 return True
             if not self._items:
@@ -347,34 +353,60 @@ class Queue:
                 return False
 
     def _hand_over(self, run: Run) -> Call | None:
-        """Pass on one batch; return the call that ends it, if one does."""
-        items, in_flight, log, observe = self._items, self._in_flight, run.log, self._observe
-        for _ in range(min(len(items), _BATCH)):
-            item = items[0]
-            in_flight.append(item)  # first in one, then out of the other: never in neither
-            items.popleft()
-            try:
-                if item.__class__ is tuple:
-                    step, time, values = item  # type: ignore[misc] # a row: see the line above
-                    if values.__class__ is RichValues:
-                        values = self._showable(values)
-                    if observe is not None:
-                        observe(values, step)
-                    log(values, step=step, time=time)
-                elif item.method.startswith("_") or item.method == _CLOSED:  # type: ignore[union-attr]
-                    return item  # type: ignore[return-value] # a Call: rows are plain tuples
-                else:
-                    self._apply(run, item)  # type: ignore[arg-type] # as above
-            except BackendLostError:
-                raise
-            except Exception as error:  # noqa: BLE001 - tracking never brings training down
-                self._refused_by_backend(error)
+        """Pass on one batch; return the call of the queue's own that ends it, if one does."""
+        items = self._items
+        popleft = items.popleft
+        batch = self._in_flight = [popleft() for _ in range(min(len(items), _BATCH))]
+        plain: list[QueuedRow] = []
+        for position, item in enumerate(batch):
+            if item.__class__ is tuple and item[2].__class__ is dict:
+                plain.append(item)  # type: ignore[arg-type] # a row: see the line above
+                continue
+            if plain:
+                self._log_rows(run, plain)
+                plain = []
+            if _is_internal(item):
+                items.extendleft(reversed(batch[position + 1 :]))
+                del batch[position + 1 :]
+                return item  # type: ignore[return-value] # a Call: see _is_internal
+            self._attempt(run, item)
+        if plain:
+            self._log_rows(run, plain)
         return None
 
-    def _apply(self, run: Run, call: Call) -> None:
-        if call.method == "define_metric" and not isinstance(run, TakesMetricRules):
+    def _log_rows(self, run: Run, rows: list[QueuedRow]) -> None:
+        """Pass on rows of plain scalars."""
+        if not isinstance(run, TakesRows):
+            for row in rows:
+                self._attempt(run, row)
             return
-        getattr(run, call.method)(call.argument)
+        if self._observe is not None:
+            for step, _, values in rows:
+                self._observe(values, step)
+        try:
+            run.log_rows(rows)
+        except BackendLostError:
+            raise
+        except Exception as error:  # noqa: BLE001 - tracking never brings training down
+            self._refused_by_backend(error)
+
+    def _attempt(self, run: Run, item: QueuedRow | Call) -> None:
+        """Pass on one call; what the backend refuses is counted and reported."""
+        try:
+            if isinstance(item, Call):
+                if item.method != "define_metric" or isinstance(run, TakesMetricRules):
+                    getattr(run, item.method)(item.argument)
+                return
+            step, time, values = item
+            if values.__class__ is RichValues:
+                values = self._showable(values)
+            if self._observe is not None:
+                self._observe(values, step)
+            run.log(values, step=step, time=time)
+        except BackendLostError:
+            raise
+        except Exception as error:  # noqa: BLE001 - tracking never brings training down
+            self._refused_by_backend(error)
 
     def _settle(self, run: Run, call: Call) -> bool:
         """Answer a call of the queue's own, now that all before it is durable."""
@@ -396,24 +428,11 @@ class Queue:
             self._limit = self._limit_bytes
             spill.close()
         for number, item in enumerate(read_spill(spill.path), start=1):
-            self._replay(run, item)
+            self._attempt(run, item)
             if number % _BATCH == 0:
                 self._until_it_works(run.commit)
         self._until_it_works(run.commit)
         spill.remove()
-
-    def _replay(self, run: Run, item: QueuedRow | Call) -> None:
-        try:
-            if isinstance(item, Call):
-                self._apply(run, item)
-            else:
-                if self._observe is not None:
-                    self._observe(item[2], item[0])
-                run.log(item[2], step=item[0], time=item[1])
-        except BackendLostError:
-            raise
-        except Exception as error:  # noqa: BLE001 - as in _hand_over
-            self._refused_by_backend(error)
 
     def _until_it_works(self, attempt: Callable[[], None]) -> None:
         pause = 0.05
@@ -462,7 +481,7 @@ class Queue:
         self._usable = False
         self.lost += len(self._items) + len(self._in_flight)
         self._items.clear()
-        self._in_flight.clear()
+        self._in_flight = []
         self._reported.add("lost")  # `finish` need not repeat the remedy
         remedy = f"; {self._remedy}" if self._remedy else ""
         self._report("gone", f"{self.name} is lost: {reason}. Training goes on{remedy}")
@@ -474,17 +493,19 @@ class Queue:
             reporting.warn(message)
 
 
+def row_size(values: dict[str, Any]) -> int:
+    """Return about how many bytes a waiting row with these values holds."""
+    if values.__class__ is RichValues:
+        return _ROW_BYTES + values.size  # type: ignore[attr-defined] # see the line above
+    return _ROW_BYTES + _VALUE_BYTES * len(values)
+
+
 def _size(item: QueuedRow | Call) -> int:
-    if item.__class__ is tuple:
-        values: Any = item[2]  # type: ignore[misc] # a row
-        if values.__class__ is RichValues:
-            return _ROW_BYTES + values.size
-        return _ROW_BYTES + _VALUE_BYTES * len(values)
-    return _ROW_BYTES
+    return _ROW_BYTES if isinstance(item, Call) else row_size(item[2])
 
 
 def _is_internal(item: QueuedRow | Call) -> bool:
-    return isinstance(item, Call) and (item.method.startswith("_") or item.method == _CLOSED)
+    return item.__class__ is Call and (item.method[0] == "_" or item.method == _CLOSED)  # type: ignore[union-attr] # as it says
 
 
 def _resolve(values: Mapping[str, Any], report: Callable[[str, str], None]) -> dict[str, Value]:

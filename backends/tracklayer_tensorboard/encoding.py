@@ -1,0 +1,226 @@
+"""What is logged, as TensorBoard's protocol buffers: the only module that knows tensorboardX.
+
+tensorboardX has no types, so that a message is `Any` here.  A point is a `Summary.Value`: a tag and
+what it has at a step.  Formats: event.proto and summary.proto in tensorboard/compat/proto, and
+tensorboard/plugins/hparams/plugin_data.proto.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import struct
+from collections.abc import Iterable, Mapping
+from importlib import import_module
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeAlias
+
+from tracklayer.values import Bins, Histogram, Text, Value, kind_of
+from tracklayer_tensorboard.checksum import crc32c
+
+if TYPE_CHECKING:
+    from tracklayer.protocol import State
+
+# by name, which leaves them Any for both type checkers, with or without tensorboardX installed
+_events: Any = import_module("tensorboardX.proto.event_pb2")
+_summaries: Any = import_module("tensorboardX.proto.summary_pb2")
+_tensors: Any = import_module("tensorboardX.proto.tensor_pb2")
+_shapes: Any = import_module("tensorboardX.proto.tensor_shape_pb2")
+_types: Any = import_module("tensorboardX.proto.types_pb2")
+_hparams: Any = import_module("tensorboardX.proto.plugin_hparams_pb2")
+_api: Any = import_module("tensorboardX.proto.api_pb2")
+_short_crc32c: Any = import_module("tensorboardX.crc32c").crc32c
+
+Point: TypeAlias = Any
+HPARAMS_PREFIX: Final = "_hparams_/"
+"""The tags that tell of the run to TensorBoard's HParams table."""
+_SHORT: Final = 32  # bytes: below, Python is faster than numpy
+_MASK_DELTA: Final = 0xA282EAD8  # tensorflow/core/lib/hash/crc32c.h
+_32_BITS: Final = 0xFFFFFFFF
+_HEADER: Final = struct.Struct("<Q")
+_CHECKSUM: Final = struct.Struct("<I")
+HEADER_SIZE: Final = _HEADER.size + _CHECKSUM.size
+_ENDS: Final[Mapping[State, str]] = {
+    "finished": "STATUS_SUCCESS",
+    "failed": "STATUS_FAILURE",
+    "crashed": "STATUS_FAILURE",
+}
+
+
+class Event(NamedTuple):
+    """An event that was read back; at a `restart`, TensorBoard drops what is at later steps."""
+
+    step: int
+    time: float
+    restart: bool
+    points: list[Point]
+
+
+def point(tag: str, value: Value) -> Point:
+    """Return what shows a value of any kind."""
+    match value:
+        case Text():
+            return text(tag, value.text)
+        case Histogram():
+            return _histogram(tag, value.bins)
+        case int() | float():
+            return scalar(tag, value)
+
+
+def tag_for(key: str, value: Value, kinds: dict[str, str]) -> str:
+    """Return a key's tag, given and keeping the kind that each tag has."""
+    kind = kind_of(value)
+    if kinds.setdefault(key, kind) == kind:
+        return key
+    return f"{key} ({kind})"
+
+
+def scalar(tag: str, number: float) -> Point:
+    """Return what shows a number, as float32."""
+    try:
+        shown = float(number)
+    except OverflowError:  # an int may be larger than any float
+        shown = math.inf if number > 0 else -math.inf
+    return _summaries.Summary.Value(tag=_clean(tag), simple_value=shown)
+
+
+def text(tag: str, content: str) -> Point:
+    """Return what shows Markdown."""
+    tensor = _tensors.TensorProto(
+        dtype=_types.DT_STRING,
+        tensor_shape=_shapes.TensorShapeProto(),
+        string_val=[_clean(content).encode()],
+    )
+    return _plugin_point(tag, "text", tensor)
+
+
+def json_text(tag: str, data: object) -> Point:
+    """Return what shows data, as a block of JSON."""
+    return text(tag, f"```json\n{as_json(data)}\n```")
+
+
+def as_json(data: object) -> str:
+    """Return JSON for people; what JSON does not know becomes its `str`."""
+    return json.dumps(data, indent=2, ensure_ascii=False, default=str)
+
+
+def session_start(config: Mapping[str, Any], time: float) -> Point:
+    """Return the mark that makes a run one of the HParams table, with its config, flattened."""
+    info = _hparams.SessionStartInfo(start_time_secs=time)
+    for name, value in flatten(config):
+        _set_hparam(info.hparams[_clean(name)], value)
+    return _hparams_point("session_start_info", info)
+
+
+def session_end(state: State, time: float) -> Point:
+    """Return the mark of how a run ended, for the HParams table."""
+    status = _api.Status.Value(_ENDS[state])
+    info = _hparams.SessionEndInfo(status=status, end_time_secs=time)
+    return _hparams_point("session_end_info", info)
+
+
+def flatten(data: Mapping[str, Any], prefix: str = "") -> Iterable[tuple[str, Any]]:
+    """Yield the entries of nested mappings, with keys `a/b`."""
+    for key, value in data.items():
+        if isinstance(value, Mapping) and value:
+            yield from flatten(value, f"{prefix}{key}/")  # pyright: ignore[reportUnknownArgumentType] - JSON-like
+        else:
+            yield f"{prefix}{key}", value
+
+
+def row(points: Iterable[Point], step: int, time: float) -> bytes:
+    """Return the record of points at a step."""
+    summary = _summaries.Summary(value=points)
+    return _record(_events.Event(wall_time=time, step=step, summary=summary))
+
+
+def file_start(time: float) -> bytes:
+    """Return the record that an event file begins with."""
+    return _record(_events.Event(wall_time=time, file_version="brain.Event:2"))
+
+
+def restart(step: int, time: float) -> bytes:
+    """Return records that make the Python loader drop all points from a step on."""
+    log = _events.SessionLog(status=_events.SessionLog.START)
+    # twice: the first in a run is a start, and only those after it are restarts
+    return _record(_events.Event(wall_time=time, step=step, session_log=log)) * 2
+
+
+def content_size(header: bytes) -> int | None:
+    """Return the length of the content behind a record's header; None for a damaged header."""
+    length, checksum = header[: _HEADER.size], header[_HEADER.size :]
+    if len(header) != HEADER_SIZE or _masked_checksum(length) != checksum:
+        return None
+    return int(_HEADER.unpack(length)[0]) + _CHECKSUM.size
+
+
+def parse(content: bytes) -> Event | None:
+    """Return the event in a record's content; None if that is damaged."""
+    data, checksum = content[: -_CHECKSUM.size], content[-_CHECKSUM.size :]
+    if _masked_checksum(data) != checksum:
+        return None
+    message = _events.Event.FromString(data)
+    started = message.session_log.status == _events.SessionLog.START
+    return Event(message.step, message.wall_time, started, list(message.summary.value))
+
+
+def _record(event: Any) -> bytes:
+    """Frame an event as a TFRecord (tensorflow/core/lib/io/record_writer.h)."""
+    data = event.SerializeToString()
+    length = _HEADER.pack(len(data))
+    return b"".join((length, _masked_checksum(length), data, _masked_checksum(data)))
+
+
+def _masked_checksum(data: bytes) -> bytes:
+    checksum = _short_crc32c(data) if len(data) < _SHORT else crc32c(data)
+    rotated = (checksum >> 15 | checksum << 17) & _32_BITS
+    return _CHECKSUM.pack((rotated + _MASK_DELTA) & _32_BITS)
+
+
+def _histogram(tag: str, bins: Bins) -> Point:
+    rows = list(zip(bins.edges, bins.edges[1:], bins.counts, strict=False)) if bins.count else []
+    dimensions = [_shapes.TensorShapeProto.Dim(size=size) for size in (len(rows), 3)]
+    tensor = _tensors.TensorProto(
+        dtype=_types.DT_DOUBLE,
+        tensor_shape=_shapes.TensorShapeProto(dim=dimensions),
+        double_val=[number for row in rows for number in row],
+    )
+    return _plugin_point(tag, "histograms", tensor)
+
+
+def _set_hparam(hparam: Any, value: Any) -> None:
+    """Set a `google.protobuf.Value` to a bool, a number that it can hold, or the value's `str`."""
+    if isinstance(value, bool):
+        hparam.bool_value = value
+    elif isinstance(value, (int, float)) and _is_exact_float(value):
+        hparam.number_value = value
+    else:
+        hparam.string_value = _clean(str(value))
+
+
+def _is_exact_float(number: float) -> bool:
+    """Say whether the HParams table can show a number: it has no NaN, infinity or large int."""
+    try:
+        return math.isfinite(number) and float(number) == number
+    except OverflowError:
+        return False
+
+
+def _hparams_point(field: str, info: Any) -> Point:
+    content = _hparams.HParamsPluginData(version=0, **{field: info}).SerializeToString()
+    # the plugin reads the metadata only, but the data server leaves out points without a value
+    nothing = _tensors.TensorProto(
+        dtype=_types.DT_FLOAT,
+        tensor_shape=_shapes.TensorShapeProto(dim=[_shapes.TensorShapeProto.Dim(size=0)]),
+    )
+    return _plugin_point(HPARAMS_PREFIX + field, "hparams", nothing, content)
+
+
+def _plugin_point(tag: str, plugin: str, tensor: Any, content: bytes = b"") -> Point:
+    data = _summaries.SummaryMetadata.PluginData(plugin_name=plugin, content=content)
+    metadata = _summaries.SummaryMetadata(plugin_data=data)
+    return _summaries.Summary.Value(tag=_clean(tag), metadata=metadata, tensor=tensor)
+
+
+def _clean(string: str) -> str:
+    """Spell out lone surrogates, which UTF-8 cannot hold."""
+    return string.encode("utf-8", "backslashreplace").decode()

@@ -1,0 +1,81 @@
+"""Mending: what TensorBoard would show out of order or not at all, repeated in order.
+
+Where a step of a tag goes back (a late row, a value logged again, a job resumed from an earlier
+checkpoint), TensorBoard's loaders hide points that stand, or show points that do not.  The mended
+file is read last.  It begins with marks of a restart at the lowest such step, at which the Python
+loader drops all from there on; the data server drops each tag's points from that tag's first step
+in the file on.  Then it repeats, in order, the last value of every tag and step from there on.
+
+No other file is changed, and the mended file appears whole or not at all.  A run is left as it is
+when another process has written to its folder meanwhile, and when its files are larger than
+`LIMIT_BYTES`: reading them would hold up the program's end.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from tracklayer_tensorboard.encoding import HPARAMS_PREFIX, Point, file_start, restart, row
+from tracklayer_tensorboard.event_file import read_events, write_whole
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Sequence
+    from pathlib import Path
+
+OWN_PREFIX: Final = "tracklayer/"
+"""The tags that tell of the run itself."""
+LIMIT_BYTES: Final = 64_000_000
+"""One to two million scalars, read twice and written once in some ten seconds."""
+
+# where a newer value beside an older one does no harm
+_LENIENT: Final = (OWN_PREFIX, HPARAMS_PREFIX)
+
+
+def mend(files: Sequence[Path], target: Path) -> bool:
+    """Write the mended file if it is needed; say whether TensorBoard's order is right now.
+
+    Raises:
+        OSError: a file could not be read or written; all is as before.
+    """
+    if sum(path.stat().st_size for path in files) > LIMIT_BYTES:
+        return False
+    step = _lowest_hidden_step(files)
+    if step is not None:
+        write_whole(target, _mended(files, step))
+    return True
+
+
+def _lowest_hidden_step(files: Iterable[Path]) -> int | None:
+    """Return the lowest step at which a tag's steps went back and were not mended since."""
+    latest: dict[str, int] = {}
+    lowest: int | None = None
+    for path in files:
+        for event in read_events(path):
+            if event.restart:
+                latest = {tag: min(last, event.step - 1) for tag, last in latest.items()}
+                if lowest is not None and event.step <= lowest:
+                    lowest = None
+            for point in event.points:
+                tag: str = point.tag
+                if event.step > latest.get(tag, event.step - 1):
+                    latest[tag] = event.step
+                elif not tag.startswith(_LENIENT) and (lowest is None or event.step < lowest):
+                    lowest = event.step
+    return lowest
+
+
+def _mended(files: Iterable[Path], lowest: int) -> Iterator[bytes]:
+    standing: dict[tuple[int, str], tuple[float, Point]] = {}
+    for path in files:
+        for event in read_events(path):
+            if event.step >= lowest:
+                for point in event.points:
+                    standing[event.step, point.tag] = event.time, point
+    rows: dict[tuple[int, float], list[Point]] = {}
+    for (step, _), (time, point) in standing.items():
+        rows.setdefault((step, time), []).append(point)
+    start = min(time for _, time in rows)
+    yield file_start(start)
+    yield restart(lowest, start)
+    for step, time in sorted(rows):
+        yield row(rows[step, time], step, time)

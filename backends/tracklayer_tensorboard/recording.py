@@ -1,0 +1,264 @@
+"""Recording a run as event files."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from time import time as now
+from typing import TYPE_CHECKING, Any, Final, final
+
+from tracklayer import reporting
+from tracklayer.errors import (
+    RunExistsError,
+    RunFinishedError,
+    RunNotFoundError,
+    StoreError,
+    TracklayerError,
+)
+from tracklayer.naming import file_name
+from tracklayer_tensorboard import encoding
+from tracklayer_tensorboard.event_file import (
+    EventLog,
+    clear_ends,
+    end_file,
+    event_files,
+    mended_file,
+    new_log,
+    write_whole,
+)
+from tracklayer_tensorboard.mending import OWN_PREFIX, mend
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+    from tracklayer.artifacts import LoggedArtifact
+    from tracklayer.protocol import Resume, RunInfo, Status
+    from tracklayer.values import Value
+    from tracklayer_tensorboard.encoding import Point
+
+_CONFIG: Final = OWN_PREFIX + "config"
+_SUMMARY: Final = OWN_PREFIX + "summary"
+_STATUS: Final = OWN_PREFIX + "status"
+_RUN: Final = OWN_PREFIX + "run"
+_ARTIFACTS: Final = OWN_PREFIX + "artifacts/"
+
+
+def run_folder(store: Path, info: RunInfo) -> Path:
+    """Return the folder of a run's event files."""
+    return store / "tensorboard" / file_name(info.project) / file_name(info.id)
+
+
+def open_run(info: RunInfo, resume: Resume | None, store: Path) -> TensorBoardRun:
+    """Start a run, or continue one, as `resume` demands.
+
+    Raises:
+        RunExistsError: the run has event files, and was not to be continued.
+        RunNotFoundError: it has none, and was to be.
+        StoreError: the folder cannot be written.
+    """
+    folder = run_folder(store, info)
+    try:
+        earlier = event_files(folder)
+        _check_resume(info.id, resume, folder, is_recorded=bool(earlier))
+        _prepare(store, folder)
+        log = new_log(folder, earlier, now())
+    except TracklayerError:
+        raise
+    except OSError as error:
+        msg = f"cannot write to {folder}: {error.strerror}; choose a store with TRACKLAYER_DIR"
+        raise StoreError(msg) from error
+    return TensorBoardRun(replace(info, state="running", resumed=bool(earlier)), log)
+
+
+def _check_resume(run_id: str, resume: Resume | None, folder: Path, *, is_recorded: bool) -> None:
+    if is_recorded and resume in {None, "never"}:
+        msg = (
+            f"run {run_id!r} is recorded in {folder} already: pass resume='allow' to continue it, "
+            "or another id"
+        )
+        raise RunExistsError(msg)
+    if not is_recorded and resume == "must":
+        msg = f"resume='must', but there is no run {run_id!r} in {folder}"
+        raise RunNotFoundError(msg)
+
+
+def _prepare(store: Path, folder: Path) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    clear_ends(folder)
+    ignore = store / ".gitignore"
+    if not ignore.exists():
+        ignore.write_text("*\n", encoding="utf-8")
+
+
+@final
+class TensorBoardRun:
+    """A run on its way into one event file, and small ones at its end.
+
+    The package says what TensorBoard shows of it.
+    """
+
+    def __init__(self, info: RunInfo, log: EventLog) -> None:
+        """Begin the segment whose event file is `log`."""
+        self.info = info
+        self._log = log
+        self._sizes_before = _other_sizes(log)
+        self._kinds: dict[str, str] = {}
+        self._steps: dict[str, int] = {}
+        self._in_order = not info.resumed  # earlier segments' files are not read before the end
+        self._step = 0
+        self._time = info.created_at or now()
+        self._has_rows = False
+        self._has_started = False
+        self._has_ended = False
+        self._finished = False
+        self._config: dict[str, Any] = {}
+        self._summary: dict[str, Any] = {}
+        self._notes: dict[str, Point] = {_RUN: encoding.json_text(_RUN, _description(info))}
+        log.append(encoding.file_start(now() if info.resumed else self._time))
+
+    def log(self, values: Mapping[str, Value], *, step: int, time: float) -> None:
+        """Record values at a step (any order); `time` is Unix seconds.
+
+        Raises:
+            RunFinishedError: the run was finished.
+        """
+        self._check_open()
+        points: list[Point] = []
+        for key, value in values.items():
+            tag = encoding.tag_for(key, value, self._kinds)
+            points.append(encoding.point(tag, value))
+            if step > self._steps.get(tag, step - 1):
+                self._steps[tag] = step
+            else:
+                self._in_order = False
+        self._log.append(encoding.row(points, step, time))
+        self._step, self._time, self._has_rows = max(self._step, step), time, True
+
+    def update_config(self, config: Mapping[str, Any]) -> None:
+        """Merge JSON-like data into the config; top-level keys are replaced whole.
+
+        Raises:
+            RunFinishedError: the run was finished.
+        """
+        self._check_open()
+        merged = {**self._config, **config}
+        self._notes[_CONFIG] = encoding.json_text(_CONFIG, merged)
+        self._config = merged
+
+    def update_summary(self, summary: Mapping[str, Any]) -> None:
+        """Set summary entries: a text of all, and a scalar of each number.
+
+        Raises:
+            RunFinishedError: the run was finished.
+        """
+        self._check_open()
+        merged = {**self._summary, **summary}
+        self._notes[_SUMMARY] = encoding.json_text(_SUMMARY, merged)
+        self._summary = merged
+        for name, value in encoding.flatten(summary):
+            if isinstance(value, (int, float)) and not isinstance(value, bool):
+                tag = f"{_SUMMARY}/{name}"
+                self._notes[tag] = encoding.scalar(tag, value)
+
+    def log_artifact(self, artifact: LoggedArtifact) -> None:
+        """Record what an artifact is and which files it has; their content stays in the store.
+
+        Raises:
+            RunFinishedError: the run was finished.
+        """
+        self._check_open()
+        files = [{"path": f.path, "size": f.size, "sha256": f.sha256} for f in artifact.files]
+        description = {
+            "name": artifact.name,
+            "type": artifact.type,
+            "description": artifact.description,
+            "metadata": artifact.metadata,
+            "files": files,
+        }
+        note = encoding.json_text(_ARTIFACTS + artifact.name, description)
+        self._log.append(encoding.row([note], self._step, artifact.time or self._time))
+
+    def commit(self) -> None:
+        """Hand what came so far to the operating system.
+
+        Raises:
+            OSError: it could not; nothing is given up, and the next call goes on.
+            BackendLostError: the event file was shortened by somebody else.
+        """
+        if self._has_rows:
+            self._start_session()
+        self._append_notes()
+        self._log.flush()
+
+    def finish(self, status: Status) -> None:
+        """Commit, record how the run ended, mend the order of steps, and close the files.
+
+        Raises:
+            OSError: the disk did not take it; another call goes on.
+            BackendLostError: the event file was shortened by somebody else.
+        """
+        if self._finished:
+            return
+        ends = status.state != "running"
+        if ends and not self._has_ended:
+            self._has_ended = True
+            self._start_session()
+            how = {"state": status.state, "exit_code": status.exit_code}
+            self._notes[_STATUS] = encoding.json_text(_STATUS, how)
+        self.commit()
+        if ends and self._has_started:
+            self._write_end(status)
+        if not self._in_order:
+            self._mend()
+        self._finished = True
+        self._log.close()
+
+    def _start_session(self) -> None:
+        """Name the hyperparameters, as late as can be: TensorBoard holds on to the first."""
+        if self._config and not self._has_started:
+            self._has_started = True
+            start = encoding.session_start(self._config, self.info.created_at or self._time)
+            self._log.append(encoding.row([start], 0, self._time))
+
+    def _write_end(self, status: Status) -> None:
+        """Write the mark of the end to a file of its own, which a resumed run can take away."""
+        end = encoding.session_end(status.state, self._time)
+        records = [encoding.file_start(self._time), encoding.row([end], 0, self._time)]
+        write_whole(end_file(self._log.path), records)
+
+    def _append_notes(self) -> None:
+        if self._notes:
+            self._log.append(encoding.row(self._notes.values(), self._step, self._time))
+            self._notes = {}
+
+    def _mend(self) -> None:
+        """Try once; what fails costs the order that TensorBoard shows, not a point."""
+        self._in_order = True
+        path, run = self._log.path, f"run {self.info.id}"
+        files = [file for file in event_files(path.parent) if file != end_file(path)]
+        try:
+            alone = _other_sizes(self._log) == self._sizes_before
+            mended = alone and mend(files, mended_file(path))
+        except OSError as error:
+            reporting.warn(f"TensorBoard may show steps of {run} out of order: {error}")
+        else:
+            if not mended:
+                why = "is large" if alone else "is being written by another process, too"
+                reporting.inform(f"TensorBoard may show steps of {run} out of order: it {why}")
+
+    def _check_open(self) -> None:
+        if self._finished:
+            msg = f"run {self.info.id} was finished: TensorBoard takes nothing more of it"
+            raise RunFinishedError(msg)
+
+
+def _other_sizes(log: EventLog) -> dict[Path, int]:
+    """Return the sizes of the event files that others wrote, to notice one who still does."""
+    mine = {log.path, end_file(log.path)}
+    return {path: path.stat().st_size for path in event_files(log.path.parent) if path not in mine}
+
+
+def _description(info: RunInfo) -> dict[str, Any]:
+    """Return what the run is, for people; how it ended is told by the status."""
+    fields = ("id", "name", "project", "entity", "group", "job_type", "tags", "notes", "created_at")
+    return {field: getattr(info, field) for field in fields}
