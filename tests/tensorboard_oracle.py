@@ -9,6 +9,7 @@ import json
 import logging
 import subprocess
 import tempfile
+import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -16,18 +17,20 @@ from pathlib import Path
 from time import monotonic, sleep
 from typing import Any, NamedTuple, TypeAlias, final
 
-from google.protobuf import json_format
-from tensorboard import plugin_util
-from tensorboard.backend.event_processing.data_provider import MultiplexerDataProvider
-from tensorboard.backend.event_processing.plugin_event_multiplexer import EventMultiplexer
-from tensorboard.context import RequestContext
-from tensorboard.data import server_ingester
-from tensorboard.plugins.base_plugin import TBContext
-from tensorboard.plugins.distribution.compressor import compress_histogram
-from tensorboard.plugins.hparams import api_pb2, get_experiment, list_session_groups
-from tensorboard.plugins.hparams.backend_context import Context
-from tensorboard.plugins.text.text_plugin import text_array_to_html
-from tensorboard.util import grpc_util
+with warnings.catch_warnings():
+    warnings.simplefilter("ignore", DeprecationWarning)  # of the html5lib that TensorBoard ships
+    from google.protobuf import json_format
+    from tensorboard import plugin_util
+    from tensorboard.backend.event_processing.data_provider import MultiplexerDataProvider
+    from tensorboard.backend.event_processing.plugin_event_multiplexer import EventMultiplexer
+    from tensorboard.context import RequestContext
+    from tensorboard.data import server_ingester
+    from tensorboard.plugins.base_plugin import TBContext
+    from tensorboard.plugins.distribution.compressor import compress_histogram
+    from tensorboard.plugins.hparams import api_pb2, get_experiment, list_session_groups
+    from tensorboard.plugins.hparams.backend_context import Context
+    from tensorboard.plugins.text.text_plugin import text_array_to_html
+    from tensorboard.util import grpc_util
 
 NoDataServerError = server_ingester.NoDataServerError
 """Raised by `data_server` where the default loader has no binary for this platform."""
@@ -201,9 +204,7 @@ def _read_all(provider: Any) -> dict[str, Shown]:
     context = RequestContext()
 
     def series(read: Any, plugin: str) -> Any:
-        return read(
-            context, experiment_id=_EXPERIMENT, plugin_name=plugin, downsample=_ALL
-        )
+        return read(context, experiment_id=_EXPERIMENT, plugin_name=plugin, downsample=_ALL)
 
     scalars = series(provider.read_scalars, "scalars")
     histograms = series(provider.read_tensors, "histograms")

@@ -21,21 +21,44 @@ def snapshot(
     values: Mapping[str, Any],
 ) -> tuple[dict[str, Any], UnsupportedValueError | None]:
     """Return what of a row can be logged, and the error about the rest of it."""
-    plain = True
     taken: dict[str, Any] = {}
     refused: list[str] = []
+    on_device: list[str] = []
     for key, value in _flatten(values, "", refused):
         try:
-            loggable = _loggable(value)
+            taken[key] = _loggable(value)
         except UnsupportedValueError as error:
             refused.append(f"{key!r}: {error}")
             continue
-        plain = plain and loggable.__class__ in SCALAR_TYPES
-        taken[key] = loggable
+        if taken[key] is value and _is_jax_array(value):
+            on_device.append(key)
+    if on_device:
+        _take_off_device(taken, on_device, refused)
+    plain = SCALAR_TYPES.issuperset(map(type, taken.values()))
     error = None
     if refused:
         error = UnsupportedValueError("; ".join(refused) + ". The rest of the row is recorded")
     return (taken if plain else RichValues(taken)), error
+
+
+def _take_off_device(taken: dict[str, Any], keys: list[str], refused: list[str]) -> None:
+    """Replace the jax arrays of a row by scalars that are fetched later, all in one dispatch."""
+    from tracklayer.jax import device_scalars  # noqa: PLC0415 - jax is loaded: these are its arrays
+
+    try:
+        taken.update(zip(keys, device_scalars([taken[key] for key in keys]), strict=True))
+    except UnsupportedValueError as error:
+        if len(keys) == 1:
+            refused.append(f"{keys[0]!r}: {error}")
+            del taken[keys[0]]
+        else:
+            for key in keys:
+                _take_off_device(taken, [key], refused)
+
+
+def _is_jax_array(value: Any) -> bool:
+    jax = sys.modules.get("jax")
+    return jax is not None and isinstance(value, jax.Array)
 
 
 def _flatten(
@@ -57,11 +80,11 @@ def _loggable(value: Any) -> Any:  # noqa: PLR0911 - one return a kind
         return Text(str(value))
     if isinstance(value, (int, float)):  # IntEnum, float64, …
         return int(value) if isinstance(value, int) else float(value)
-    jax = sys.modules.get("jax")
-    if jax is not None and isinstance(value, jax.Array):
-        from tracklayer.jax import scalar  # noqa: PLC0415 - only here is jax sure to be loaded
+    if _is_jax_array(value):
+        from tracklayer.jax import check_scalar  # noqa: PLC0415 - jax is loaded: this is its array
 
-        return scalar(value)
+        check_scalar(value)
+        return value
     numpy = sys.modules.get("numpy")
     if numpy is not None and isinstance(value, (numpy.generic, numpy.ndarray)):
         return _numpy_scalar(value)
