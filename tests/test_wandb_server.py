@@ -227,9 +227,15 @@ def test_the_public_api_reads_a_run_back(server: WandbServer, tmp_path: Path) ->
     assert (found["runs"], found["none"]) == (["r"], [])
 
 
-def test_the_public_api_says_that_a_run_is_missing(server: WandbServer, tmp_path: Path) -> None:
-    done = client(server, tmp_path, "wandb.Api().run('tester/p/none')")
-    assert "Could not find run" in done.stderr
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [("run('tester/p/none')", "Could not find run"), ("runs('tester/p')[0]", "Could not find project")],
+    ids=["run", "project"],
+)
+def test_the_public_api_says_what_is_missing(server: WandbServer, tmp_path: Path, call: str, message: str) -> None:
+    done = client(server, tmp_path, f"wandb.Api().{call}")
+    assert done.returncode == 1
+    assert message in done.stderr
 
 
 def test_artifacts_have_versions_and_aliases_that_move(server: WandbServer, tmp_path: Path) -> None:

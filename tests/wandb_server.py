@@ -327,6 +327,8 @@ class Store:
     def _list_runs(self, v: Variables) -> Json:
         filters: dict[str, Json] = json.loads(v.get("filters") or "{}")
         nodes = [_run_node(run) for run in self.runs.values() if _key(run)[:2] == (v["entity"], v["project"])]
+        if not nodes:  # a project begins with its first run
+            return {"project": None}
         nodes = [node for node in nodes if all(_matches(node, name, wanted) for name, wanted in filters.items())]
         if v.get("order") == "-created_at":
             nodes.reverse()

@@ -250,7 +250,7 @@ class Queue:
 
     def _open_spill(self) -> None:
         try:
-            self._spill = Spill(self.info.id)
+            self._spill = Spill(self.info)
         except OSError as error:
             self._report("spill", f"cannot write to the temporary folder either: {error}")
             return
@@ -289,12 +289,14 @@ class Queue:
             left = [*self._in_flight, *self._items]
         kept = 0
         try:
-            with_rows = [item for item in left if not _is_internal(item)]
-            rescue = Spill(self.info.id)
-            for item in with_rows:
-                rescue.write(_resolved(item, self._report))
+            rescue = Spill(self.info)
+            for item in left:
+                if not _is_internal(item):
+                    rescue.write(_resolved(item, self._report))
+                    kept = rescue.count
+                elif isinstance(item, Call) and item.method == _CLOSED:
+                    rescue.write(Call("finish", item.argument[0]))
             rescue.close()
-            kept = rescue.count
             places = f"{rescue.path}" + (f" and {spill.path}" if spill else "")
             self._report(
                 "gave up",

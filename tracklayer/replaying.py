@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import TYPE_CHECKING
 
 from tracklayer.protocol import Run, Status, TakesMetricRules
@@ -18,6 +18,7 @@ def replay(
     run: Run,
     *,
     missing: Callable[[Row], Row | None] | None = None,
+    without_artifacts: Collection[str] = (),
     progress: Callable[[int], None] | None = None,
 ) -> int:
     """Record in `run` all that `reader` has, in order of steps, and finish it as it was finished.
@@ -26,6 +27,7 @@ def replay(
         reader: a recorded run.
         run: any run: a backend's, or what `init` returned.  It keeps its own id and name.
         missing: picks from each row what is to be recorded; None leaves it out.  By default, all is.
+        without_artifacts: names of artifacts to leave out.
         progress: told the number of rows so far.
 
     Returns:
@@ -46,7 +48,8 @@ def replay(
                 if progress is not None:
                     progress(count)
     for artifact in reader.artifacts():
-        run.log_artifact(artifact)
+        if artifact.name not in without_artifacts:
+            run.log_artifact(artifact)
     explicit = reader.explicit_summary
     if explicit:
         run.update_summary(explicit)

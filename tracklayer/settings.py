@@ -52,6 +52,7 @@ class Settings:
         finish_timeout: seconds that `finish` waits for a hosted backend (`TRACKLAYER_FINISH_TIMEOUT`).
         commit_interval: seconds between commits, unless a backend chooses its own.
         queue_bytes: about the most memory that a backend's queue holds.
+        replaying: the run comes from a record, so this machine and this process are none of it.
     """
 
     backends: tuple[str, ...]
@@ -62,6 +63,7 @@ class Settings:
     finish_timeout: float = _FINISH_TIMEOUT
     commit_interval: float = 0.1
     queue_bytes: int = 256_000_000
+    replaying: bool = False
 
 
 def read_settings(

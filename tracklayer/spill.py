@@ -1,6 +1,7 @@
 """Calls written to the local temporary folder, while the place where they belong cannot take them.
 
-One JSON line a call; NaN and the infinities stand as JavaScript writes them.  Nothing is ever unpickled.
+The first line says which run it is, then there is one JSON line a call; NaN and the infinities stand
+as JavaScript writes them.  Nothing is ever unpickled.
 """
 
 from __future__ import annotations
@@ -8,23 +9,27 @@ from __future__ import annotations
 import json
 import os
 import tempfile
-from collections.abc import Iterator
-from dataclasses import asdict
+from collections.abc import Generator, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, fields
 from pathlib import Path
-from typing import Any, NamedTuple, TypeAlias, final
+from typing import Any, Final, NamedTuple, TypeAlias, final
 
 from tracklayer.artifacts import ArtifactFile, LoggedArtifact
 from tracklayer.errors import CorruptRunError
 from tracklayer.naming import file_name
-from tracklayer.protocol import MetricRule
+from tracklayer.protocol import MetricRule, RunInfo, Status
 from tracklayer.values import Value, value_from_json
 
 QueuedRow: TypeAlias = tuple[int, float, dict[str, Value]]
 """(step, Unix seconds, values): a plain tuple, because one is made for every `log` call."""
 
 
+_HEADER: Final = "run"
+
+
 class Call(NamedTuple):
-    """Any other call of the `Run` protocol that waits in a queue."""
+    """Any other call of the `Run` protocol that waits in a queue, or its `finish` in a file."""
 
     method: str
     argument: Any
@@ -34,11 +39,12 @@ class Call(NamedTuple):
 class Spill:
     """One file of calls, written by whoever logs, then read back once, in order."""
 
-    def __init__(self, run_id: str) -> None:
-        handle, name = tempfile.mkstemp(prefix=f"tracklayer-{file_name(run_id)}-", suffix=".jsonl")
+    def __init__(self, run: RunInfo) -> None:
+        handle, name = tempfile.mkstemp(prefix=f"tracklayer-{file_name(run.id)}-", suffix=".jsonl")
         self.path = Path(name)
         self._file = os.fdopen(handle, "w", encoding="utf-8")
         self.count = 0
+        self._file.write(json.dumps([_HEADER, asdict(run)]) + "\n")
 
     def write(self, item: QueuedRow | Call) -> None:
         """Append one call.
@@ -65,20 +71,55 @@ def read_spill(path: Path) -> Iterator[QueuedRow | Call]:
     Raises:
         CorruptRunError: the file is none of ours.
     """
-    with path.open(encoding="utf-8") as lines:
+    for data in _read(path):
+        if data[0] != _HEADER:
+            with _ours(path):
+                item = _decode(data)
+            yield item
+
+
+def spilled_run(path: Path) -> RunInfo:
+    """Return what the run is whose calls a spill file holds.
+
+    Raises:
+        CorruptRunError: the file is none of ours.
+    """
+    header = next(_read(path), None)
+    with _ours(path):
+        if header is None or header[0] != _HEADER:
+            msg = "it does not begin with a run"
+            raise ValueError(msg)
+        known = {field.name for field in fields(RunInfo)}
+        found: dict[str, Any] = {k: value for k, value in header[1].items() if k in known}
+        found["tags"] = tuple(found["tags"])
+        return RunInfo(**found)
+
+
+def _read(path: Path) -> Iterator[list[Any]]:
+    with path.open("rb") as lines:
         for line in lines:
-            if line.endswith("\n"):
-                try:
-                    yield _decode(json.loads(line))
-                except (ValueError, KeyError, TypeError) as error:
-                    msg = f"{path} is no spill of tracklayer's: {error}"
-                    raise CorruptRunError(msg) from error
+            if line.endswith(b"\n"):
+                with _ours(path):
+                    data = json.loads(line)
+                    if not (isinstance(data, list) and data):
+                        msg = "a line is no call"
+                        raise ValueError(msg)
+                yield data
+
+
+@contextmanager
+def _ours(path: Path) -> Generator[None]:
+    try:
+        yield
+    except (ValueError, LookupError, TypeError, AttributeError) as error:
+        msg = f"{path} is no spill of tracklayer's: {error}"
+        raise CorruptRunError(msg) from error
 
 
 def _encode(item: QueuedRow | Call) -> list[Any]:
     if isinstance(item, Call):
         argument = item.argument
-        if isinstance(argument, (LoggedArtifact, MetricRule)):
+        if isinstance(argument, (LoggedArtifact, MetricRule, Status)):
             argument = asdict(argument)
         return [item.method, argument] if item.method != "log_artifact" else _encode_artifact(argument)
     step, time, values = item
@@ -112,7 +153,10 @@ def _decode(data: list[Any]) -> QueuedRow | Call:
         )
         return Call(method, LoggedArtifact(files=files, **argument))
     if method == "define_metric":
-        return Call(method, MetricRule(**{**argument, "summary": tuple(argument["summary"])}))
+        argument["summary"] = tuple(argument["summary"])
+        return Call(method, MetricRule(**argument))
+    if method == "finish":
+        return Call(method, Status(**argument))
     if method not in {"update_config", "update_summary"}:
         msg = f"unknown call {method!r}"
         raise ValueError(msg)

@@ -1,0 +1,37 @@
+"""`tracklayer export`: a run's file, whole."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from tracklayer.cli import output
+from tracklayer.cli.finding import find_run
+from tracklayer.cli.options import dir_option
+
+
+@click.command("export")
+@click.argument("ref", metavar="RUN")
+@click.option(
+    "--out",
+    required=True,
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="The file to write; it must not be there yet.",
+)
+@dir_option
+def command(*, ref: str, out: Path, folder: Path | None) -> None:
+    """Write a run's file, whole, also while the run is live or after a crash.
+
+    A plain copy of such a run's file would lack what still stands in its side files.
+    """
+    from tracklayer.registry import open_store  # noqa: PLC0415 - looks for plug-ins
+
+    store = open_store(folder)
+    run = find_run(store, ref)
+    if not out.absolute().parent.is_dir():
+        msg = f"cannot write {out}: there is no folder {out.absolute().parent}"
+        raise FileNotFoundError(msg)
+    store.export(run.id, out)
+    output.echo(f"run {run.id} is in {output.printable(str(out))}")

@@ -1,0 +1,158 @@
+"""What commands print: tables, nested data and JSON; rich on a terminal, plain everywhere else.
+
+Plain output is never wrapped or shortened, so that `grep`, `awk` and a log file get it whole.  What
+is not printable, in a name or a value, is escaped: a run's data must not steer anybody's terminal.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import sys
+from collections.abc import Collection, Mapping, Sequence
+from datetime import datetime
+from typing import TYPE_CHECKING, Any, Final, cast
+
+import click
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+NOTHING: Final = "-"
+_STATE_STYLES: Final[Mapping[str, str]] = {
+    "running": "cyan",
+    "finished": "green",
+    "failed": "red",
+    "crashed": "red",
+}
+_GAP: Final = "  "
+
+
+def is_terminal() -> bool:
+    """Say whether a person looks at the output."""
+    return sys.stdout.isatty()
+
+
+def console() -> Console:
+    """Return rich's console on stdout, for a terminal."""
+    from rich.console import Console  # noqa: PLC0415 - 50 ms, and for terminals only
+
+    return Console(highlight=False, markup=False, emoji=False)
+
+
+def echo(text: str = "") -> None:
+    """Print a line; what the output's encoding lacks is escaped."""
+    encoding = getattr(sys.stdout, "encoding", None) or "utf-8"
+    click.echo(text.encode(encoding, "backslashreplace").decode(encoding))
+
+
+def printable(text: str) -> str:
+    """Return text in which all that is not printable, newlines too, is escaped."""
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
+def heading(text: str) -> None:
+    """Print the title of what follows, apart from what came before."""
+    echo()
+    echo(click.style(text, bold=True) if is_terminal() else text)
+
+
+def table(
+    headers: Sequence[str], rows: Sequence[Sequence[str]], *, numbers: Collection[str] = ()
+) -> None:
+    """Print rows of cells; `numbers` names the columns that are aligned on the right."""
+    cells = [[printable(cell) or NOTHING for cell in row] for row in rows]
+    to_the_right = [header in numbers for header in headers]
+    if is_terminal():
+        _rich_table(headers, cells, to_the_right)
+        return
+    everything = [list(headers), *cells]
+    widths = [max(len(row[i]) for row in everything) for i in range(len(headers))]
+    for row in everything:
+        aligned = [
+            cell.rjust(width) if right else cell.ljust(width)
+            for cell, width, right in zip(row, widths, to_the_right, strict=True)
+        ]
+        echo(_GAP.join(aligned).rstrip())
+
+
+def _rich_table(
+    headers: Sequence[str], rows: Sequence[Sequence[str]], to_the_right: Sequence[bool]
+) -> None:
+    from rich import box  # noqa: PLC0415 - see console
+    from rich.table import Table  # noqa: PLC0415 - see console
+    from rich.text import Text  # noqa: PLC0415 - see console
+
+    drawn = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
+    for header, right in zip(headers, to_the_right, strict=True):
+        drawn.add_column(header, justify="right" if right else "left", overflow="fold")
+    for row in rows:
+        drawn.add_row(
+            *(
+                Text(cell, style=_STATE_STYLES.get(cell, "") if header == "state" else "")
+                for header, cell in zip(headers, row, strict=True)
+            )
+        )
+    console().print(drawn)
+
+
+def fields(pairs: Sequence[tuple[str, str]]) -> None:
+    """Print names and values, one pair a line."""
+    width = max(len(name) for name, _ in pairs)
+    for name, value in pairs:
+        echo(f"{name.ljust(width)}{_GAP}{printable(value) or NOTHING}")
+
+
+def nested(data: Mapping[str, Any], indent: int = 1) -> None:
+    """Print nested data, a level of indentation for each of its own."""
+    for key, value in data.items():
+        start = _GAP * indent + printable(str(key)) + ":"
+        if isinstance(value, Mapping) and value:
+            echo(start)
+            nested(cast("Mapping[str, Any]", value), indent + 1)
+        else:
+            echo(f"{start} {plain_value(value)}")
+
+
+def plain_value(value: Any) -> str:
+    """Return a value as people read it, in one line."""
+    text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
+    return printable(text)
+
+
+def moment(seconds: float | None) -> str:
+    """Return a time (Unix seconds) in the local time zone."""
+    if seconds is None:
+        return NOTHING
+    try:
+        return datetime.fromtimestamp(seconds).astimezone().isoformat(" ", "seconds")
+    except (ValueError, OverflowError, OSError):  # no calendar has it
+        return str(seconds)
+
+
+def duration(seconds: float) -> str:
+    """Return a stretch of time as hours, minutes and seconds."""
+    if not math.isfinite(seconds):
+        return NOTHING
+    minutes, rest = divmod(max(0, round(seconds)), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02}"
+
+
+def print_json(data: Any) -> None:
+    """Print JSON that every parser takes."""
+    echo(json.dumps(strict(data), indent=2, allow_nan=False, default=str))
+
+
+def strict(data: Any) -> Any:
+    """Return JSON data without the numbers that JSON has not: they become strings."""
+    if isinstance(data, float) and not math.isfinite(data):
+        return "NaN" if math.isnan(data) else "Infinity" if data > 0 else "-Infinity"
+    if isinstance(data, Mapping):
+        entries = cast("Mapping[object, Any]", data)
+        return {str(key): strict(value) for key, value in entries.items()}
+    if isinstance(data, (list, tuple)):
+        return [strict(item) for item in cast("Sequence[Any]", data)]
+    return data
