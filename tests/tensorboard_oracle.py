@@ -70,7 +70,7 @@ class HistogramPoint(NamedTuple):
 @final
 @dataclass(frozen=True)
 class Session:
-    """A row of the HParams table.  `status` is TensorBoard's: `"SUCCESS"`, `"FAILURE"`, …"""
+    """A row of the HParams table.  `status` is TensorBoard's, such as `"SUCCESS"`."""
 
     hparams: Mapping[str, bool | float | str]
     metrics: Mapping[str, float]
@@ -105,8 +105,8 @@ Loader: TypeAlias = Callable[[Path], dict[str, Shown]]
 
 def read(folder: Path) -> Shown:
     """Return what the Python loader shows of one run's folder."""
-    (shown,) = python_loader(folder).values()
-    return shown
+    # from outside: the HParams plugin finds no metrics in a run that is the log folder itself
+    return python_loader(folder.parent)[folder.name]
 
 
 def scalars(folder: Path) -> dict[str, list[Point]]:
@@ -138,11 +138,20 @@ def html(text: str) -> str:
 
 def python_loader(folder: Path) -> dict[str, Shown]:
     """Return what `tensorboard --load_fast=false` shows below a folder, by run."""
+    return watching(folder)()
+
+
+def watching(folder: Path) -> Callable[[], dict[str, Shown]]:
+    """Return the Python loader of a TensorBoard that stays open: each call loads what is new."""
     logging.getLogger("tensorboard").setLevel(logging.ERROR)  # it tells of restarts as warnings
     multiplexer = EventMultiplexer(size_guidance={"tensors": 0})
     multiplexer.AddRunsFromDirectory(str(folder))
-    multiplexer.Reload()
-    return _read_all(MultiplexerDataProvider(multiplexer, str(folder)))
+
+    def reload() -> dict[str, Shown]:
+        multiplexer.Reload()
+        return _read_all(MultiplexerDataProvider(multiplexer, str(folder)))
+
+    return reload
 
 
 def data_server(folder: Path) -> dict[str, Shown]:

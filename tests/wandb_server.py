@@ -1,8 +1,9 @@
 """A W&B server small enough to read, on loopback, for the real wandb client to talk to.
 
-It keeps what it is sent and answers what the client asks. That protocol is undocumented: what stands here was observed
-on wandb 0.31.0, and an operation not known here is answered with status 400 and stays visible in `requests`.
-Tests read the outcome from `WandbServer.runs`, and make the network bad with `WandbServer.fail`, `stop` and `start`.
+It keeps what it is sent and answers what the client asks. That protocol is undocumented: what
+stands here was observed on wandb 0.31.0, and an operation not known here is answered with status
+400 and stays visible in `requests`. Tests read the outcome from `WandbServer.runs`, and make the
+network bad with `WandbServer.fail`, `stop` and `start`.
 """
 
 from __future__ import annotations
@@ -23,11 +24,13 @@ import traceback
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from pathlib import Path
-from typing import Any, Final, TypeAlias, final
+from typing import TYPE_CHECKING, Any, Final, TypeAlias, final
 from urllib.parse import quote, unquote
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 Json: TypeAlias = Any
 Variables: TypeAlias = dict[str, Json]
@@ -41,7 +44,7 @@ API_KEY: Final = "0123456789abcdef" * 2 + "01234567"
 
 
 def _now() -> str:
-    return datetime.now(timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")
+    return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 @final
@@ -67,7 +70,7 @@ class Request:
 @final
 @dataclass(frozen=True)
 class Failure:
-    """What happens to a request instead of a proper answer. With `delay` alone the proper answer comes, late."""
+    """What happens to a request instead of a proper answer, which with `delay` alone comes late."""
 
     status: int | None = None
     """The HTTP status. 200 makes it a GraphQL error, which W&B uses too."""
@@ -79,7 +82,7 @@ class Failure:
     delay: float = 0.0
     """Seconds to wait first."""
     carried_out: bool = False
-    """Do what was asked all the same, so that only the answer is lost: what makes a naive client send twice."""
+    """Do what was asked all the same: only the answer is lost, so a naive client sends twice."""
 
 
 FailRule: TypeAlias = Callable[[Request], Failure | None]
@@ -167,9 +170,10 @@ class _RefusedError(Exception):
 
 @final
 class Store:
-    """All that the server remembers; knows nothing of HTTP. Called under the server's lock, one call at a time."""
+    """All that the server remembers; knows nothing of HTTP. Called under the server's lock."""
 
     def __init__(self, url: str) -> None:
+        """`url` is the server's own, for the links in its answers."""
         self.runs: dict[tuple[str, str, str], ServedRun] = {}
         """By (entity, project, id)."""
         self.artifacts: dict[str, ServedArtifact] = {}
@@ -193,18 +197,24 @@ class Store:
             "RunFiles": self._about_run(self._run_files),
             "RunFullHistory": self._about_run(_full_history),
             "RunSampledHistory": self._about_run(lambda run, v: _sampled_history(run, v["specs"])),
-            "SampledHistoryPage": self._about_run(lambda run, v: _sampled_history(run, [v["spec"]])),
+            "SampledHistoryPage": self._about_run(
+                lambda run, v: _sampled_history(run, [v["spec"]])
+            ),
             "RunParquetHistory": self._about_run(_parquet_history),
             "HistoryPage": self._about_run(_history_page),
             "RunOutputArtifacts": self._about_run(lambda run, v: _artifact_page(run.artifacts, v)),
-            "RunInputArtifacts": self._about_run(lambda run, v: _artifact_page(self._inputs(run), v)),
+            "RunInputArtifacts": self._about_run(
+                lambda run, v: _artifact_page(self._inputs(run), v)
+            ),
             "Runs": self._list_runs,
             "CreateArtifact": self._create_artifact,
             "CreateArtifactManifest": self._create_manifest,
             "CreateArtifactFiles": self._create_artifact_files,
             "CommitArtifact": self._commit_artifact,
             "UseArtifact": self._use_artifact,
-            "ClientIDMapping": lambda v: {"clientIDMapping": {"serverID": self._artifact_of_client[v["clientID"]]}},
+            "ClientIDMapping": lambda v: {
+                "clientIDMapping": {"serverID": self._artifact_of_client[v["clientID"]]}
+            },
             "ArtifactByID": lambda v: {"artifact": _artifact_node(self.artifacts[v["id"]])},
             "ArtifactMembershipByName": self._artifact_by_name,
             "FetchArtifactManifest": self._fetch_manifest,
@@ -212,7 +222,7 @@ class Store:
         }
 
     def graphql(self, operation: str, variables: Variables) -> Json:
-        """The `data` of the answer. It may hold more than was asked for, which the client ignores."""
+        """The answer. Its data may hold more than was asked for, which the client ignores."""
         if operation not in self._operations:
             raise _RefusedError(400, f"the test server does not know the operation {operation!r}")
         return {"data": self._operations[operation](variables)}
@@ -266,13 +276,21 @@ class Store:
         kind, *rest = (unquote(part) for part in path.removeprefix("/storage/").split("/"))
         if kind == "run":
             return self.runs[rest[0], rest[1], rest[2]].files[rest[3]]
-        return json.dumps(self.artifacts[rest[0]].manifest).encode() if kind == "manifest" else self._blobs[rest[0]]
+        return (
+            json.dumps(self.artifacts[rest[0]].manifest).encode()
+            if kind == "manifest"
+            else self._blobs[rest[0]]
+        )
 
     def _run(self, v: Variables) -> ServedRun | None:
         run_id = v.get("run") or v.get("runName") or v.get("name")
-        return self.runs.get((v.get("entity") or DEFAULT_ENTITY, v.get("project") or "uncategorized", str(run_id)))
+        return self.runs.get(
+            (v.get("entity") or DEFAULT_ENTITY, v.get("project") or "uncategorized", str(run_id))
+        )
 
-    def _about_run(self, answer: Callable[[ServedRun, Variables], Json]) -> Callable[[Variables], Json]:
+    def _about_run(
+        self, answer: Callable[[ServedRun, Variables], Json]
+    ) -> Callable[[Variables], Json]:
         """A query about one run; as on W&B, a run that is not there is null and no error."""
 
         def query(v: Variables) -> Json:
@@ -282,15 +300,23 @@ class Store:
         return query
 
     def _upsert_bucket(self, v: Variables) -> Json:
-        key = (str(v.get("entity") or DEFAULT_ENTITY), str(v.get("project") or "uncategorized"), str(v.get("name")))
+        key = (
+            str(v.get("entity") or DEFAULT_ENTITY),
+            str(v.get("project") or "uncategorized"),
+            str(v.get("name")),
+        )
         inserted = False
         if v.get("name") is None:  # the public API edits a run, which does not start it again
             run = next(run for run in self.runs.values() if run.storage_id == v["id"])
         elif key in self._deleted:
-            raise _RefusedError(409, f"run {'/'.join(key)} was previously created and deleted; try a new run name")
+            raise _RefusedError(
+                409, f"run {'/'.join(key)} was previously created and deleted; try a new run name"
+            )
         else:
             inserted = key not in self.runs
-            run = self.runs.setdefault(key, ServedRun(*key, storage_id=f"run-{next(self._numbers)}", name=key[2]))
+            run = self.runs.setdefault(
+                key, ServedRun(*key, storage_id=f"run-{next(self._numbers)}", name=key[2])
+            )
             run.state, run.exit_code = "running", None
         for variable, attribute in _RUN_VARIABLES.items():
             if v.get(variable) is not None:
@@ -305,14 +331,30 @@ class Store:
         run = self._run(v)
         entity = {"id": "entity-1", "name": v.get("entity") or DEFAULT_ENTITY}
         bucket = None if run is None else _run_node(run)
-        return {"model": {"id": "project-1", "name": v.get("project"), "entity": entity, "bucket": bucket}}
+        return {
+            "model": {
+                "id": "project-1",
+                "name": v.get("project"),
+                "entity": entity,
+                "bucket": bucket,
+            }
+        }
 
     def _create_run_files(self, v: Variables) -> Json:
         run = self._run(v)
         if run is None:
             raise _RefusedError(404, f"run {v['run']} not found")
-        files = [{"name": name, "uploadUrl": self._file_url("run", *_key(run), name)} for name in v["files"]]
-        return {"createRunFiles": {"runID": run.storage_id, "uploadHeaders": list[str](), "files": files}}
+        files = [
+            {"name": name, "uploadUrl": self._file_url("run", *_key(run), name)}
+            for name in v["files"]
+        ]
+        return {
+            "createRunFiles": {
+                "runID": run.storage_id,
+                "uploadHeaders": list[str](),
+                "files": files,
+            }
+        }
 
     def _run_files(self, run: ServedRun, v: Variables) -> Json:
         pattern = (v.get("pattern") or "%").replace("%", "*")
@@ -322,14 +364,25 @@ class Store:
             for name in names
             if fnmatch.fnmatchcase(name, pattern)
         ]
-        return {"fileCount": len(run.files), "files": _page(nodes, v.get("fileCursor"), v.get("fileLimit"))}
+        return {
+            "fileCount": len(run.files),
+            "files": _page(nodes, v.get("fileCursor"), v.get("fileLimit")),
+        }
 
     def _list_runs(self, v: Variables) -> Json:
         filters: dict[str, Json] = json.loads(v.get("filters") or "{}")
-        nodes = [_run_node(run) for run in self.runs.values() if _key(run)[:2] == (v["entity"], v["project"])]
+        nodes = [
+            _run_node(run)
+            for run in self.runs.values()
+            if _key(run)[:2] == (v["entity"], v["project"])
+        ]
         if not nodes:  # a project begins with its first run
             return {"project": None}
-        nodes = [node for node in nodes if all(_matches(node, name, wanted) for name, wanted in filters.items())]
+        nodes = [
+            node
+            for node in nodes
+            if all(_matches(node, name, wanted) for name, wanted in filters.items())
+        ]
         if v.get("order") == "-created_at":
             nodes.reverse()
         page = {"runCount": len(nodes), "runs": _page(nodes, v.get("cursor"), v.get("perPage"))}
@@ -341,12 +394,20 @@ class Store:
     def _versions(self, entity: str, project: str, name: str) -> list[ServedArtifact]:
         """The committed versions of one collection, by number."""
         place = (entity, project, name)
-        found = {one.version: one for one in self.artifacts.values() if (one.entity, one.project, one.name) == place}
-        return [found[number] for number in itertools.takewhile(found.__contains__, itertools.count())]
+        found = {
+            one.version: one
+            for one in self.artifacts.values()
+            if (one.entity, one.project, one.name) == place
+        }
+        return [
+            found[number] for number in itertools.takewhile(found.__contains__, itertools.count())
+        ]
 
     def _create_artifact(self, v: Variables) -> Json:
         given: Variables = v.get("input") or v
-        entity, project, kind = (str(given[key]) for key in ("entityName", "projectName", "artifactTypeName"))
+        entity, project, kind = (
+            str(given[key]) for key in ("entityName", "projectName", "artifactTypeName")
+        )
         name = str(given.get("artifactCollectionName") or given["artifactCollectionNames"][0])
         wanted: list[Json] = given.get("aliases") or []
         aliases = [str(item["alias"]) for item in wanted]
@@ -354,18 +415,30 @@ class Store:
         artifact = next((one for one in versions if one.digest == given["digest"]), None)
         if artifact is None:
             place = (f"artifact-{next(self._numbers)}", entity, project, kind, name)
-            about = (given["digest"], given.get("description"), json.loads(given.get("metadata") or "{}"))
-            artifact = self.artifacts[place[0]] = ServedArtifact(*place, *about, aliases, given.get("runName"))
+            about = (
+                given["digest"],
+                given.get("description"),
+                json.loads(given.get("metadata") or "{}"),
+            )
+            artifact = self.artifacts[place[0]] = ServedArtifact(
+                *place, *about, aliases, given.get("runName")
+            )
         else:
             self._publish(artifact, aliases, given.get("runName"))
         self._artifact_of_client[str(given.get("clientID"))] = artifact.id
         latest = {"id": versions[-1].id, "versionIndex": versions[-1].version} if versions else None
         sequence = {"id": f"sequence-{name}", "latestArtifact": latest}
-        node = {"id": artifact.id, "state": _artifact_node(artifact)["state"], "artifactSequence": sequence}
+        node = {
+            "id": artifact.id,
+            "state": _artifact_node(artifact)["state"],
+            "artifactSequence": sequence,
+        }
         return {"createArtifact": {"artifact": node}}
 
-    def _publish(self, artifact: ServedArtifact, aliases: Iterable[str], run_id: str | None) -> None:
-        """Move aliases to a version (each points at one version of a collection) and credit the run that logged it."""
+    def _publish(
+        self, artifact: ServedArtifact, aliases: Iterable[str], run_id: str | None
+    ) -> None:
+        """Credit the run, and move aliases: each points at one version of a collection."""
         for alias in aliases:
             for other in self._versions(artifact.entity, artifact.project, artifact.name):
                 other.aliases = [name for name in other.aliases if name != alias]
@@ -377,7 +450,11 @@ class Store:
     def _create_manifest(self, v: Variables) -> Json:
         url = self._file_url("manifest", v["artifactID"])
         file = {"id": f"file-{v['artifactID']}", "uploadUrl": url, "uploadHeaders": list[str]()}
-        return {"createArtifactManifest": {"artifactManifest": {"id": f"manifest-{v['artifactID']}", "file": file}}}
+        return {
+            "createArtifactManifest": {
+                "artifactManifest": {"id": f"manifest-{v['artifactID']}", "file": file}
+            }
+        }
 
     def _create_artifact_files(self, v: Variables) -> Json:
         edges: list[Json] = []
@@ -385,7 +462,9 @@ class Store:
             blob = _blob_name(spec["md5"])
             url = None if blob in self._blobs else self._file_url("blob", blob)
             upload = {"uploadUrl": url, "uploadHeaders": list[str](), "uploadMultipartUrls": None}
-            edges.append({"node": {"storagePath": blob, "artifact": {"id": spec["artifactID"]}, **upload}})
+            edges.append(
+                {"node": {"storagePath": blob, "artifact": {"id": spec["artifactID"]}, **upload}}
+            )
         return {"createArtifactFiles": {"files": {"edges": edges}}}
 
     def _commit_artifact(self, v: Variables) -> Json:
@@ -393,9 +472,15 @@ class Store:
         if artifact.version is None:
             contents: dict[str, Json] = artifact.manifest["contents"]
             held = {path: entry for path, entry in contents.items() if "ref" not in entry}
-            artifact.files = {path: self._blobs[_blob_name(entry["digest"])] for path, entry in held.items()}
+            artifact.files = {
+                path: self._blobs[_blob_name(entry["digest"])] for path, entry in held.items()
+            }
             artifact.version = len(self._versions(artifact.entity, artifact.project, artifact.name))
-            self._publish(artifact, dict.fromkeys(["latest", *artifact.requested_aliases]), artifact.created_by)
+            self._publish(
+                artifact,
+                dict.fromkeys(["latest", *artifact.requested_aliases]),
+                artifact.created_by,
+            )
         return {"commitArtifact": {"artifact": {"id": artifact.id, "digest": artifact.digest}}}
 
     def _use_artifact(self, v: Variables) -> Json:
@@ -411,32 +496,67 @@ class Store:
             if version in (f"v{artifact.version}", *artifact.aliases):
                 node = _artifact_node(artifact)
                 shared = {key: node[key] for key in ("id", "versionIndex", "createdAt", "aliases")}
-                member = {**shared, "artifact": node, "artifactCollection": node["artifactSequence"]}
+                member = {
+                    **shared,
+                    "artifact": node,
+                    "artifactCollection": node["artifactSequence"],
+                }
         return {"project": {"artifactCollectionMembership": member}}
 
     def _fetch_manifest(self, v: Variables) -> Json:
-        return {"artifact": {"currentManifest": {"file": {"directUrl": self._file_url("manifest", v["id"])}}}}
+        return {
+            "artifact": {
+                "currentManifest": {"file": {"directUrl": self._file_url("manifest", v["id"])}}
+            }
+        }
 
     def _artifact_file_urls(self, v: Variables) -> Json:
         versions = self._versions(v["entity"], v["project"], v["collection"])
         artifact = next(one for one in versions if v["alias"] in (f"v{one.version}", *one.aliases))
-        blobs = {path: _blob_name(artifact.manifest["contents"][path]["digest"]) for path in artifact.files}
-        nodes = [self._file_node(path, self._blobs[blob], "blob", blob) for path, blob in blobs.items()]
+        blobs = {
+            path: _blob_name(artifact.manifest["contents"][path]["digest"])
+            for path in artifact.files
+        }
+        nodes = [
+            self._file_node(path, self._blobs[blob], "blob", blob) for path, blob in blobs.items()
+        ]
         member = {"files": _page(nodes, v.get("cursor"), v.get("perPage"))}
-        return {"project": {"artifactCollection": {"__typename": "ArtifactSequence", "artifactMembership": member}}}
+        return {
+            "project": {
+                "artifactCollection": {
+                    "__typename": "ArtifactSequence",
+                    "artifactMembership": member,
+                }
+            }
+        }
 
     def _file_url(self, *parts: str) -> str:
         return "/".join([self._url, "storage", *(quote(part, safe="") for part in parts)])
 
     def _file_node(self, name: str, content: bytes, *place: str) -> Json:
         md5 = base64.b64encode(hashlib.md5(content, usedforsecurity=False).digest()).decode()
-        node = {"__typename": "File", "id": name, "name": name, "sizeBytes": len(content), "md5": md5, "mimetype": ""}
-        return {**node, "updatedAt": _now(), "url": self._file_url(*place), "directUrl": self._file_url(*place)}
+        node = {
+            "__typename": "File",
+            "id": name,
+            "name": name,
+            "sizeBytes": len(content),
+            "md5": md5,
+            "mimetype": "",
+        }
+        return {
+            **node,
+            "updatedAt": _now(),
+            "url": self._file_url(*place),
+            "directUrl": self._file_url(*place),
+        }
 
 
-_RUN_VARIABLES: Final = {"displayName": "name", "display_name": "name", "groupName": "group", "jobType": "job_type"} | {
-    name: name for name in ("notes", "tags", "commit", "host", "program", "sweep")
-}
+_RUN_VARIABLES: Final = {
+    "displayName": "name",
+    "display_name": "name",
+    "groupName": "group",
+    "jobType": "job_type",
+} | {name: name for name in ("notes", "tags", "commit", "host", "program", "sweep")}
 """Variables of UpsertBucket, and the attribute of `ServedRun` that each sets."""
 
 
@@ -445,7 +565,7 @@ def _key(run: ServedRun) -> tuple[str, str, str]:
 
 
 def _place(lines: list[Any], offset: int, content: Iterable[Any], *, blank: Any) -> None:
-    """Write lines at their offset over what was there, as W&B does; only `history_ranges` then shows an overlap."""
+    """Write lines over what was at their offset, as W&B does; `history_ranges` shows overlaps."""
     lines.extend([blank] * (offset - len(lines)))
     new = list(content)
     lines[offset : offset + len(new)] = new
@@ -466,7 +586,7 @@ def _page(nodes: Sequence[Json], cursor: str | None, size: int | None) -> Json:
 
 
 def _matches(node: Mapping[str, Json], name: str, wanted: Json) -> bool:
-    """One item of `filters`: equality or `$in` on a field of the run's node. The rest is refused, never ignored."""
+    """One item of `filters`: a field's equality or `$in`. All else is refused, not ignored."""
     if name not in node or not (isinstance(wanted, str) or list(wanted) == ["$in"]):
         raise _RefusedError(400, f"the test server does not understand the filter {name}: {wanted}")
     return node[name] in ([wanted] if isinstance(wanted, str) else wanted["$in"])
@@ -474,24 +594,59 @@ def _matches(node: Mapping[str, Json], name: str, wanted: Json) -> bool:
 
 def _viewer(_: Variables) -> Json:
     teams = {"edges": [{"node": {"name": DEFAULT_ENTITY}}]}
-    names = {"id": "user-1", "entity": DEFAULT_ENTITY, "username": DEFAULT_ENTITY, "email": "tester@localhost"}
+    names = {
+        "id": "user-1",
+        "entity": DEFAULT_ENTITY,
+        "username": DEFAULT_ENTITY,
+        "email": "tester@localhost",
+    }
     return {"viewer": {**names, "flags": "{}", "admin": False, "teams": teams}}
 
 
 def _run_node(run: ServedRun) -> Json:
     telemetry: dict[str, Json] = run.raw_config.get("_wandb", {}).get("value", {})
     counts = Counter(itertools.chain.from_iterable(run.history))
-    keys = {key: {"typeCounts": [{"type": "number", "count": count}]} for key, count in counts.items()}
+    keys = {
+        key: {"typeCounts": [{"type": "number", "count": count}]} for key, count in counts.items()
+    }
     last_step = max((row.get("_step", 0) for row in run.history), default=-1)
-    names = {"id": run.storage_id, "name": run.id, "displayName": run.name, "group": run.group, "jobType": run.job_type}
-    labels = {"tags": run.tags, "notes": run.notes, "description": None, "sweepName": run.sweep, "commit": run.commit}
-    times = {"state": run.state, "createdAt": run.created_at, "heartbeatAt": run.heartbeat_at, "readOnly": False}
-    project = {"id": "project-1", "name": run.project, "entity": {"id": "entity-1", "name": run.entity}}
-    lines: dict[str, Sequence[Json]] = {"history": run.history, "events": run.events, "log": run.console}
+    names = {
+        "id": run.storage_id,
+        "name": run.id,
+        "displayName": run.name,
+        "group": run.group,
+        "jobType": run.job_type,
+    }
+    labels = {
+        "tags": run.tags,
+        "notes": run.notes,
+        "description": None,
+        "sweepName": run.sweep,
+        "commit": run.commit,
+    }
+    times = {
+        "state": run.state,
+        "createdAt": run.created_at,
+        "heartbeatAt": run.heartbeat_at,
+        "readOnly": False,
+    }
+    project = {
+        "id": "project-1",
+        "name": run.project,
+        "entity": {"id": "entity-1", "name": run.entity},
+    }
+    lines: dict[str, Sequence[Json]] = {
+        "history": run.history,
+        "events": run.events,
+        "log": run.console,
+    }
     return {
         **(names | labels | times),
         **{f"{name}LineCount": len(content) for name, content in lines.items()},
-        **{f"{name}Tail": json.dumps([json.dumps(row) for row in content[-1:]]) for name, content in lines.items()},
+        **{
+            f"{name}Tail": json.dumps([json.dumps(row) for row in content[-1:]])
+            for name, content in lines.items()
+        },
         "projectId": "1",
         "project": project,
         "user": _viewer({})["viewer"],
@@ -504,14 +659,37 @@ def _run_node(run: ServedRun) -> Json:
 
 
 def _artifact_node(artifact: ServedArtifact) -> Json:
-    project = {"id": "project-1", "internalId": "1", "name": artifact.project, "entity": {"name": artifact.entity}}
+    project = {
+        "id": "project-1",
+        "internalId": "1",
+        "name": artifact.project,
+        "entity": {"name": artifact.entity},
+    }
     collection = {"__typename": "ArtifactSequence", "name": artifact.name, "project": project}
     alias = {"__typename": "ArtifactAlias", "artifactCollection": collection}
-    names = {"__typename": "Artifact", "id": artifact.id, "artifactType": {"name": artifact.type}, "tags": list[str]()}
-    about = {"description": artifact.description, "metadata": json.dumps(artifact.metadata), "historyStep": None}
-    digest = {"digest": artifact.digest, "digestAlgorithm": "MANIFEST_MD5", "commitHash": artifact.digest}
+    names = {
+        "__typename": "Artifact",
+        "id": artifact.id,
+        "artifactType": {"name": artifact.type},
+        "tags": list[str](),
+    }
+    about = {
+        "description": artifact.description,
+        "metadata": json.dumps(artifact.metadata),
+        "historyStep": None,
+    }
+    digest = {
+        "digest": artifact.digest,
+        "digestAlgorithm": "MANIFEST_MD5",
+        "commitHash": artifact.digest,
+    }
     sizes = {"fileCount": len(artifact.files), "size": sum(map(len, artifact.files.values()))}
-    times = {"createdAt": artifact.created_at, "updatedAt": None, "ttlDurationSeconds": -2, "ttlIsInherited": True}
+    times = {
+        "createdAt": artifact.created_at,
+        "updatedAt": None,
+        "ttlDurationSeconds": -2,
+        "ttlIsInherited": True,
+    }
     return {
         **(names | about | digest | sizes | times),
         "artifactSequence": collection,
@@ -528,7 +706,10 @@ def _artifact_page(artifacts: Sequence[ServedArtifact], v: Variables) -> Json:
 
 def _full_history(run: ServedRun, v: Variables) -> Json:
     both = {"history": run.history, "events": run.events}
-    return {name: [json.dumps(row) for row in _sample(rows, v.get("samples"))] for name, rows in both.items()}
+    return {
+        name: [json.dumps(row) for row in _sample(rows, v.get("samples"))]
+        for name, rows in both.items()
+    }
 
 
 def _history_page(run: ServedRun, v: Variables) -> Json:
@@ -537,17 +718,28 @@ def _history_page(run: ServedRun, v: Variables) -> Json:
 
 
 def _parquet_history(run: ServedRun, _: Variables) -> Json:
-    """No parquet files, which W&B exports late: the client then reads all of it from the live history."""
+    """No parquet files, which W&B exports late: the client then reads all from the live history."""
     return {"parquetHistory": {"parquetUrls": list[str](), "liveData": _strict(run.history)}}
 
 
 def _sampled_history(run: ServedRun, specs: Iterable[str]) -> Json:
-    """For each spec the rows that have all of its keys, with those keys alone; both its step bounds count as inside."""
+    """For each spec the rows that have all its keys, with these alone; step bounds are inside."""
     samples: list[Json] = []
     for spec in map(json.loads, specs):
         first, last = spec.get("minStep", 0), spec.get("maxStep", math.inf)
-        rows = [row for row in run.history if first <= row.get("_step", 0) <= last and row.keys() >= set(spec["keys"])]
-        samples.append(_strict([{key: row[key] for key in spec["keys"]} for row in _sample(rows, spec.get("samples"))]))
+        rows = [
+            row
+            for row in run.history
+            if first <= row.get("_step", 0) <= last and row.keys() >= set(spec["keys"])
+        ]
+        samples.append(
+            _strict(
+                [
+                    {key: row[key] for key in spec["keys"]}
+                    for row in _sample(rows, spec.get("samples"))
+                ]
+            )
+        )
     return {"sampledHistory": samples}
 
 
@@ -558,7 +750,7 @@ def _sample(rows: Sequence[Row], size: int | None) -> Sequence[Row]:
 
 
 def _strict(value: Json) -> Json:
-    """Rows outside a JSON string must be strict JSON: there W&B spells NaN and the infinities as strings."""
+    """Outside a JSON string rows must be strict JSON: W&B spells NaN as a string there."""
     return json.loads(json.dumps(value), parse_constant=str)
 
 
@@ -571,26 +763,31 @@ class _Answer:
 
 
 def _error(status: int, message: str, retry_after: float | None = None) -> _Answer:
-    return _Answer(status, json.dumps({"data": None, "errors": [{"message": message}]}).encode(), retry_after)
+    return _Answer(
+        status, json.dumps({"data": None, "errors": [{"message": message}]}).encode(), retry_after
+    )
 
 
 @final
 class WandbServer:
-    """The server: a context manager that listens on 127.0.0.1, and keeps its port and its memory for its whole life.
+    """The server: a context manager that listens on 127.0.0.1, and keeps its port and its memory.
 
-    Leaving the context raises when the server itself went wrong: its defect must not pass for a client's behaviour.
+    Leaving the context raises when the server itself went wrong: its defect must not pass for a
+    client's behaviour.
     """
 
     def __init__(self) -> None:
-        # A socket that is bound and never listens keeps the port while the server is away: no other server gets it, and
-        # a client that retries cannot get it as its own source port, which would connect the client to itself.
+        """Take a free port, without listening yet."""
+        # A socket that is bound and never listens keeps the port while the server is away: no
+        # other server gets it, and a client that retries cannot get it as its own source port,
+        # which would connect the client to itself.
         self._reservation = socket.socket()
         self._reservation.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         self._reservation.bind(("127.0.0.1", 0))
         self.port: Final[int] = self._reservation.getsockname()[1]
         self.url: Final = f"http://127.0.0.1:{self.port}"
         self.fail: FailRule | None = None
-        """Asked about each request, one at a time; a `Failure` that it returns happens instead of the proper answer."""
+        """Asked about each request, one at a time; its `Failure` happens instead of the answer."""
         self.store: Final = Store(self.url)
         self._lock = threading.RLock()
         self._requests: list[Request] = []
@@ -598,10 +795,12 @@ class WandbServer:
         self._http: _HttpServer | None = None
 
     def __enter__(self) -> WandbServer:
+        """Listen."""
         self.start()
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        """Stop for good; AssertionError when the server itself went wrong."""
         self.stop()
         self._reservation.close()
         if self._errors and kind is None:
@@ -636,12 +835,16 @@ class WandbServer:
             self.store.delete(self.store.find(run_id))
 
     def environment(self, home: Path) -> dict[str, str]:
-        """What a client process needs in its environment to reach this server, and to write nowhere but under `home`.
+        """What a client's environment needs to reach this server and write only under `home`.
 
-        Retries are bounded to some seconds: by default a client whose server is gone tries for days. Rows are sent each
-        second instead of each 15; here the client takes whole seconds alone, and its default for a fraction.
+        Retries are bounded to some seconds: by default a client whose server is gone tries for
+        days. Rows are sent each second instead of each 15; here the client takes whole seconds
+        alone, and its default for a fraction.
         """
-        folders = {name: home / name.lower() for name in ("DIR", "CACHE_DIR", "CONFIG_DIR", "DATA_DIR", "ARTIFACT_DIR")}
+        folders = {
+            name: home / name.lower()
+            for name in ("DIR", "CACHE_DIR", "CONFIG_DIR", "DATA_DIR", "ARTIFACT_DIR")
+        }
         for folder in folders.values():
             folder.mkdir(parents=True, exist_ok=True)
         bounds = {"MAX": "5", "WAIT_MIN_SECONDS": "1", "WAIT_MAX_SECONDS": "1"}
@@ -655,17 +858,23 @@ class WandbServer:
             "WANDB_ERROR_REPORTING": "false",
             "WANDB_X_FILE_STREAM_TRANSMIT_INTERVAL": "1",
             **{f"WANDB_{name}": str(folder) for name, folder in folders.items()},
-            **{f"WANDB_X_{part}_RETRY_{name}": bound for part in services for name, bound in bounds.items()},
+            **{
+                f"WANDB_X_{part}_RETRY_{name}": bound
+                for part in services
+                for name, bound in bounds.items()
+            },
         }
 
     def start(self) -> None:
-        """Listen again on the same port, with all that was received before. Does nothing while it listens."""
+        """Listen again, on the same port and with all that came before, unless it listens now."""
         if self._http is None:
             self._http = _HttpServer(self)
-            threading.Thread(target=self._http.serve_forever, args=(0.02,), name="wandb-server", daemon=True).start()
+            threading.Thread(
+                target=self._http.serve_forever, args=(0.02,), name="wandb-server", daemon=True
+            ).start()
 
     def stop(self) -> None:
-        """Go away: refuse new connections, cut the open ones, carry out nothing more. Does nothing while away."""
+        """Go away: refuse connections, cut the open ones, carry out nothing more."""
         if self._http is not None:
             with self._lock:  # a request is carried out before this, or never
                 http, self._http = self._http, None
@@ -685,7 +894,9 @@ class WandbServer:
             if self._http is not http:
                 return None
             if proper or failure.carried_out:
-                answer = self._carry_out(request) if authorized else _error(401, "user is not logged in")
+                answer = (
+                    self._carry_out(request) if authorized else _error(401, "user is not logged in")
+                )
         if failure.status is None or failure.drop:
             return None if failure.drop else answer
         return _error(failure.status, failure.message, failure.retry_after)
@@ -702,10 +913,10 @@ class WandbServer:
             elif request.path.startswith("/storage/"):
                 return _Answer(200, self.store.send_file(request.path))
             else:
-                raise _RefusedError(404, f"the test server has nothing at {request.path}")
+                return _error(404, f"the test server has nothing at {request.path}")
         except _RefusedError as refusal:
             return _error(refusal.status, str(refusal))
-        except Exception:
+        except Exception:  # noqa: BLE001 -- whatever it is, `__exit__` raises it
             self._errors.append(f"{request!r:.3000}\n{traceback.format_exc()}")
             return _error(500, "the test server failed")
         return _Answer(200, json.dumps(answer).encode())
@@ -729,7 +940,7 @@ class _HttpServer(ThreadingHTTPServer):
                 connection.shutdown(socket.SHUT_RDWR)
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """Quiet about connections that break, which tests do on purpose; `WandbServer` keeps its own errors itself."""
+        """Quiet about connections that break, on purpose; `WandbServer` keeps its own errors."""
 
 
 @final
@@ -755,8 +966,9 @@ class _Handler(BaseHTTPRequestHandler):
         if body and self.command == "POST":
             body = json.loads(body)
         operation = None
-        if self.path == "/graphql":  # the Python side of the client leaves the name to the query's first line
-            operation = body.get("operationName") or re.findall(r"(?:query|mutation)\s+(\w+)", body["query"])[0]
+        if self.path == "/graphql":  # the Python side of the client names it in the query alone
+            named = re.findall(r"(?:query|mutation)\s+(\w+)", body["query"])
+            operation = body.get("operationName") or named[0]
         request = Request(time.time(), self.command, self.path, operation, body or None)
         # A storage URL is a signed one on W&B: it is its own permission.
         authorized = "Authorization" in self.headers or self.path.startswith("/storage/")
@@ -772,7 +984,7 @@ class _Handler(BaseHTTPRequestHandler):
         self.end_headers()
         self.wfile.write(answer.body)
 
-    do_PUT = do_GET = do_POST
+    do_PUT = do_GET = do_POST  # noqa: N815 -- the base class's names
 
-    def log_message(self, format: str, *args: Any) -> None:
+    def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 -- the base class's name
         """Quiet: `WandbServer.requests` has them all."""

@@ -25,6 +25,7 @@ from tracklayer.configuration import Config, Summary
 from tracklayer.errors import RunFinishedError, UnsupportedValueError, UsageError
 from tracklayer.fanout import FanOut
 from tracklayer.forking import tell_children
+from tracklayer.lifecycle import exit_code_of
 from tracklayer.protocol import MetricRule, Run, RunInfo, Status
 from tracklayer.queue import Queue, row_size
 from tracklayer.snapshots import snapshot
@@ -73,6 +74,8 @@ class ActiveRun:
         self._settings = settings
         self._on_finish = on_finish
         self._finished = False
+        self._ended = False
+        self._status = Status()
         self._inherited = False
         self._summaries = summaries
         self.config = Config(self._sink.update_config)
@@ -296,22 +299,26 @@ class ActiveRun:
         self.flush()
 
     def finish(self, status: Status | int | None = None) -> None:
-        """Record everything and end the run; a second call does nothing.
+        """Record everything and end the run.
+
+        A second call changes nothing.  Where the first was interrupted, by Ctrl-C or a signal, it goes on
+        waiting for the end.
 
         Args:
             status: how it ended; an exit code other than 0 means failed.
         """
-        if self._finished or self._inherited:
+        if self._inherited:
             self._finished = True
-            return
-        if not isinstance(status, Status):
-            code = int(status or 0)
-            status = Status("failed" if code else "finished", code)
-        self._finished = True
-        self._stop_taking()
-        try:
-            self._finish_queues(status)
-        finally:
+        elif not self._finished:
+            if not isinstance(status, Status):
+                code = int(status or 0)
+                status = Status("failed" if code else "finished", code)
+            self._status = status
+            self._finished = True
+            self._stop_taking()
+        if not self._ended and not self._inherited:
+            self._finish_queues(self._status)
+            self._ended = True
             self._on_finish(self)
 
     def _finish_queues(self, status: Status) -> None:
@@ -368,7 +375,8 @@ class ActiveRun:
         self._stop_taking()
 
     def _stop_taking(self) -> None:
-        self._final_step, self._newest = int(self._newest), math.inf
+        if self._newest != math.inf:
+            self._final_step, self._newest = int(self._newest), math.inf
 
     def _check_open(self, method: str) -> bool:
         """Say whether calls are recorded; raise after `finish`, and warn once in a forked child."""
@@ -385,18 +393,6 @@ class ActiveRun:
             msg = f"{method}: run {self.id} is finished; call tracklayer.init for another one"
             raise RunFinishedError(msg)
         return True
-
-
-def exit_code_of(error: BaseException | None) -> int:
-    """Return the exit code that a process ending with this exception has."""
-    if error is None:
-        return 0
-    if isinstance(error, SystemExit):
-        code = error.code
-        return 0 if code is None else code if isinstance(code, int) else 1
-    if isinstance(error, KeyboardInterrupt):
-        return 130
-    return 1
 
 
 def _checked_step(step: Any) -> int:

@@ -1,8 +1,11 @@
 """The open runs of this process, and their end when the process ends.
 
 At interpreter exit, on SIGTERM and on SIGHUP the open runs are finished.  A program's own signal handlers
-are left alone: ours stands only where the default action, dying at once, stood before.  SIGINT needs
-none: Python turns it into an exception, and the interpreter's exit follows.
+are left alone: ours stands only where the default action, dying at once, stood before.  SIGINT mostly
+needs none: Python turns it into an exception, and the interpreter's exit follows.
+
+Python does not tell exit hooks the exit code of `sys.exit`.  So that a run which ended with one is not
+taken for finished, `sys.exit` takes a note of it while runs are open, as W&B's client does.
 """
 
 from __future__ import annotations
@@ -12,8 +15,9 @@ import os
 import signal
 import sys
 import threading
+from collections.abc import Callable
 from types import FrameType
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NoReturn
 
 from tracklayer.errors import NoActiveRunError
 from tracklayer.forking import tell_children
@@ -22,7 +26,7 @@ from tracklayer.protocol import Status
 if TYPE_CHECKING:
     from tracklayer.front import ActiveRun
 
-_SIGNALS: Final = ("SIGTERM", "SIGHUP")
+_SIGNALS: Final = ("SIGTERM", "SIGHUP", "SIGINT")
 
 
 class _OpenRuns:
@@ -31,6 +35,9 @@ class _OpenRuns:
     def __init__(self) -> None:
         self.all: list[ActiveRun] = []
         self.current: ActiveRun | None = None
+        self.sys_exit: Callable[..., NoReturn] = sys.exit
+        self.exit_code: object = None
+        """What `sys.exit` was last called with, while runs were open."""
 
     def after_fork_in_child(self) -> None:
         """The parent's runs stay current, so that logging to them says what is wrong."""
@@ -64,7 +71,11 @@ def opened(run: ActiveRun, *, current: bool) -> None:
     if current:
         _open.current = run
     exit_before_others()
+    _exit_with_process()
     _install_signal_handlers()
+    if sys.exit is not _noted_exit:
+        _open.sys_exit, sys.exit = sys.exit, _noted_exit
+        _open.exit_code = None
 
 
 def finished(run: ActiveRun) -> None:
@@ -75,6 +86,20 @@ def finished(run: ActiveRun) -> None:
         _open.current = None
     if not _open.all:
         _remove_signal_handlers()
+        if sys.exit is _noted_exit:
+            sys.exit = _open.sys_exit
+
+
+def exit_code_of(error: BaseException | None) -> int:
+    """Return the exit code that a process ending with this exception has."""
+    if error is None:
+        return 0
+    if isinstance(error, SystemExit):
+        code = error.code
+        return 0 if code is None else code if isinstance(code, int) else 1
+    if isinstance(error, KeyboardInterrupt):
+        return 128 + signal.SIGINT
+    return 1
 
 
 def exit_before_others() -> None:
@@ -83,10 +108,27 @@ def exit_before_others() -> None:
     atexit.register(_at_exit)
 
 
+def _exit_with_process() -> None:
+    """Finish runs at the end of a child of multiprocessing, too, which runs no exit hooks."""
+    multiprocessing = sys.modules.get("multiprocessing.process")
+    if multiprocessing is not None and multiprocessing.parent_process() is not None:
+        from multiprocessing.util import Finalize  # noqa: PLC0415 - loaded already in such a child
+
+        Finalize(None, _at_exit, exitpriority=100)
+
+
 def _at_exit() -> None:
-    error = getattr(sys, "last_exc", None) or getattr(sys, "last_value", None)
-    failed = error is not None and not hasattr(sys, "ps1")  # an interactive session goes on after one
-    _finish_all(Status("failed", 1) if failed else Status())
+    error = sys.exc_info()[1]  # in flight at the end of a child of multiprocessing
+    if error is None and not hasattr(sys, "ps1"):  # an interactive session goes on after one
+        error = getattr(sys, "last_exc", None) or getattr(sys, "last_value", None)
+    code = exit_code_of(error if error is not None else SystemExit(_open.exit_code))
+    _finish_all(Status("failed" if code else "finished", code))
+
+
+def _noted_exit(status: object = None, /) -> NoReturn:
+    if threading.current_thread() is threading.main_thread():  # it ends no more than a thread elsewhere
+        _open.exit_code = status
+    _open.sys_exit(status)
 
 
 def _finish_all(status: Status) -> None:

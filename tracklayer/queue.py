@@ -6,9 +6,11 @@ backend's run, in order, and commits after each batch.  What waits is bounded in
 
 from __future__ import annotations
 
+import shlex
 import threading
 from collections import deque
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from queue import Empty, SimpleQueue
 from time import monotonic, sleep
 from typing import TYPE_CHECKING, Any, Final, final
@@ -36,7 +38,9 @@ _VALUE_BYTES: Final = 60
 _BATCH: Final = 20_000  # calls between two commits, at most
 _IDLE_COMMIT: Final = 10.0  # seconds: a backend may keep a lease alive in `commit`
 _PATIENCE: Final = 10.0  # seconds that callers wait at the bound, in all, in an outage
-_CLOSED: Final = "closed"
+_CLOSED: Final = "_closed"
+_OUTAGE: Final = frozenset({"outage", "spill", "full"})
+"""What is reported again in the next outage."""
 
 
 @final
@@ -91,9 +95,15 @@ class Queue:
         self._opened: SimpleQueue[BaseException | None] = SimpleQueue()
         self._lock = threading.RLock()
         self._spill: Spill | None = None
+        self._returning: Spill | None = None
+        """What was spilled and is being brought in."""
         self._outage_since: float | None = None
+        self._commits = 0
         self._reported: set[str] = set()
         self._usable = True
+        self._is_late = False
+        self._is_closing = False
+        self._finished: SimpleQueue[None] = SimpleQueue()
         self._run: Run | None = None
         tell_children(self)
         self._thread = threading.Thread(target=self._work, name=f"tracklayer-{name}", daemon=True)
@@ -109,6 +119,10 @@ class Queue:
         """
         try:
             return self._opened.get(timeout=max(0.0, timeout))
+        except Empty:
+            self._is_late = True
+        try:
+            return self._opened.get_nowait()  # it came before it could see that it is late
         except Empty:
             msg = f"{self.name} did not answer within {timeout:.0f} s"
             raise TimeoutError(msg) from None
@@ -163,7 +177,7 @@ class Queue:
         if not self._usable:
             return False
         done: SimpleQueue[bool] = SimpleQueue()
-        self._call("_flushed", done)
+        self._append(Call("_flushed", done))  # behind what is spilled, too: that comes in before it
         self._wake.put(None)
         deadline = monotonic() + timeout
         while self._usable:
@@ -178,21 +192,22 @@ class Queue:
         """Commit everything, finish the backend's run, and end the thread.
 
         What cannot be recorded within the time limit is written to the temporary folder, or left to a
-        push where the backend is hosted; either is reported.
+        push where the backend is hosted; either is reported.  Another call, as from a signal handler
+        that interrupted the first, waits for the same end.
         """
-        done: SimpleQueue[bool] = SimpleQueue()
         with self._lock:  # behind what is spilled, in its order
-            self._items.append(Call(_CLOSED, (status, done)))
-            self._append = self._refuse
+            if not self._is_closing:
+                self._is_closing = True
+                self._items.append(Call(_CLOSED, status))
+                self._append = self._refuse
         self._wake.put(None)
-        progress, deadline = self._size_out, monotonic() + self._finish_timeout
+        progress, deadline = self._commits, monotonic() + self._finish_timeout
         while self._usable:
             try:
-                done.get(timeout=min(0.2, max(0.0, deadline - monotonic())))
-                break
+                self._finished.get(timeout=min(0.2, max(0.0, deadline - monotonic())))
             except Empty:
-                if not self._hosted and self._size_out != progress:
-                    progress, deadline = self._size_out, monotonic() + self._finish_timeout
+                if not self._hosted and self._commits != progress:
+                    progress, deadline = self._commits, monotonic() + self._finish_timeout
                 if monotonic() >= deadline:
                     self._give_up()
         if self.lost and self._remedy:
@@ -203,7 +218,7 @@ class Queue:
         self._append = self._refuse
         self._limit, self._size_in, self._usable = 1 << 62, 0, False
         self._lock = threading.RLock()
-        self._spill = None
+        self._spill = self._returning = None
 
     def _call(self, method: str, argument: object) -> None:
         call = Call(method, argument)
@@ -237,11 +252,11 @@ class Queue:
     def _room_came(self) -> bool:
         """Wait for room as long as the backend gets on, but no longer than patience without it."""
         self._wake.put(None)
-        progress = self._size_out
+        progress = self._commits
         waited_since = self._outage_since or monotonic()
-        while self._size_in - self._size_out > self._limit:
-            if self._size_out != progress:
-                progress, waited_since = self._size_out, monotonic()
+        while self._usable and self._size_in - self._size_out > self._limit:
+            if self._commits != progress:
+                progress, waited_since = self._commits, monotonic()
             elif monotonic() - waited_since > _PATIENCE:
                 self._outage_since = waited_since
                 return False
@@ -264,16 +279,16 @@ class Queue:
 
     def _write_spill(self, item: QueuedRow | Call) -> None:
         self._size_in -= _size(item)  # it is not in memory
-        if isinstance(item, Call) and item.method.startswith("_"):
-            return  # somebody waits for what cannot happen now, and has a time limit
-        try:
-            if self._spill is None:
-                self._refuse(item)
-            else:
-                self._spill.write(_resolved(item, self._report))
-        except OSError as error:
+        if self._spill is None:
             self._refuse(item)
+            return
+        try:
+            kept = self._kept_in(self._spill, item)
+        except OSError as error:
+            kept = False
             self._report("full", f"rows are being lost: the temporary folder is full, too: {error}")
+        if not kept:
+            self._refuse(item)
 
     def _give_up(self) -> None:
         """Leave the backend behind: the program is to go on, or to end."""
@@ -285,27 +300,46 @@ class Queue:
                 abandon()
             return
         with self._lock:
-            spill = self._spill
+            before, after = self._returning, self._spill
             left = [*self._in_flight, *self._items]
-        kept = 0
+        files = [before.path] if before else []
+        waiting = sum(not _is_internal(item) for item in left)
+        kept, trouble = 0, ""
         try:
             rescue = Spill(self.info)
+            files.append(rescue.path)
             for item in left:
-                if not _is_internal(item):
-                    rescue.write(_resolved(item, self._report))
-                    kept = rescue.count
-                elif isinstance(item, Call) and item.method == _CLOSED:
-                    rescue.write(Call("finish", item.argument[0]))
-            rescue.close()
-            places = f"{rescue.path}" + (f" and {spill.path}" if spill else "")
-            self._report(
-                "gave up",
-                f"{self.name} took nothing for {self._finish_timeout:.0f} s; {kept} calls are kept in "
-                f"{places}: `tracklayer recover {places.replace(' and ', ' ')}` records them",
-            )
+                if isinstance(item, Call) and item.method == _CLOSED:
+                    rescue.write(Call("finish", item.argument))
+                elif not _is_internal(item) and self._kept_in(rescue, item):
+                    kept += 1
         except OSError as error:
-            self.lost += len(left) - kept
-            self._report("gave up", f"{self.name} took nothing, and {self.lost} calls are lost: {error}")
+            trouble = f" {waiting - kept} calls are lost: {error}."
+        self.lost += waiting - kept
+        if after:
+            files.append(after.path)
+        kept += sum(spill.count for spill in (before, after) if spill)
+        self._report(
+            "gave up",
+            f"{self.name} took nothing for {self._finish_timeout:.0f} s.{trouble} {kept} calls are "
+            f"kept: `tracklayer recover {shlex.join(map(str, files))}` records them",
+        )
+
+    def _kept_in(self, spill: Spill, item: QueuedRow | Call) -> bool:
+        """Write a call to a file; say whether it is there.
+
+        Raises:
+            OSError: the temporary folder is full.
+        """
+        try:
+            spill.write(_resolved(item, self._report))
+        except OSError:
+            raise
+        except Exception as error:  # noqa: BLE001 - what JSON cannot hold must not reach the training
+            detail = f"{self.name} has no room, and a call cannot be kept in a file: {error!r}"
+            self._report(f"unkept {type(error).__name__}", detail)
+            return False
+        return True
 
     # -- the queue's own thread -------------------------------------------------------------------
 
@@ -322,6 +356,8 @@ class Queue:
             self._items.clear()
             self._reported.add("lost")
             self._opened.put(error)
+            if self._is_late:  # nobody waits for the error any more
+                self._lose(f"it did not start: {error}")
             return
         self._opened.put(None)
         last_commit = monotonic()
@@ -358,7 +394,10 @@ class Queue:
         """Pass on one batch; return the call of the queue's own that ends it, if one does."""
         items = self._items
         popleft = items.popleft
-        batch = self._in_flight = [popleft() for _ in range(min(len(items), _BATCH))]
+        batch = self._in_flight = []
+        with suppress(IndexError):  # `_lose` empties it, where a caller finds out
+            for _ in range(min(len(items), _BATCH)):
+                batch.append(popleft())
         plain: list[QueuedRow] = []
         for position, item in enumerate(batch):
             if item.__class__ is tuple and item[2].__class__ is dict:
@@ -378,19 +417,18 @@ class Queue:
 
     def _log_rows(self, run: Run, rows: list[QueuedRow]) -> None:
         """Pass on rows of plain scalars."""
+        self._show_observer(rows)
         if not isinstance(run, TakesRows):
             for row in rows:
                 self._attempt(run, row)
             return
-        if self._observe is not None:
-            for step, _, values in rows:
-                self._observe(values, step)
         try:
             run.log_rows(rows)
         except BackendLostError:
             raise
-        except Exception as error:  # noqa: BLE001 - tracking never brings training down
-            self._refused_by_backend(error)
+        except Exception:  # noqa: BLE001 - tracking never brings training down
+            for row in rows:  # one by one: the others are kept, and what came twice counts once
+                self._attempt(run, row)
 
     def _attempt(self, run: Run, item: QueuedRow | Call) -> None:
         """Pass on one call; what the backend refuses is counted and reported."""
@@ -402,13 +440,22 @@ class Queue:
             step, time, values = item
             if values.__class__ is RichValues:
                 values = self._showable(values)
-            if self._observe is not None:
-                self._observe(values, step)
-            run.log(values, step=step, time=time)
+                self._show_observer([(step, time, values)])
+            if values:
+                run.log(values, step=step, time=time)
         except BackendLostError:
             raise
         except Exception as error:  # noqa: BLE001 - tracking never brings training down
             self._refused_by_backend(error)
+
+    def _show_observer(self, rows: list[QueuedRow]) -> None:
+        if self._observe is None:
+            return
+        try:
+            for step, _, values in rows:
+                self._observe(values, step)
+        except Exception as error:  # noqa: BLE001 - a summary must not cost the rows
+            self._report("observer", f"the live summary is not complete: {error!r}")
 
     def _settle(self, run: Run, call: Call) -> bool:
         """Answer a call of the queue's own, now that all before it is durable."""
@@ -417,24 +464,39 @@ class Queue:
         elif call.method == "_flushed":
             call.argument.put(True)
         else:
-            status, done = call.argument
-            self._until_it_works(lambda: run.finish(status))
+            self._until_it_works(lambda: run.finish(call.argument))
             self._usable = False
-            done.put(True)
+            self._finished.put(None)
             return True
         return False
 
     def _bring_in(self, run: Run, spill: Spill) -> None:
+        """Pass on what was spilled."""
         with self._lock:
-            self._spill = None
+            self._spill, self._returning = None, spill
             self._limit = self._limit_bytes
             spill.close()
-        for number, item in enumerate(read_spill(spill.path), start=1):
-            self._attempt(run, item)
-            if number % _BATCH == 0:
-                self._until_it_works(run.commit)
+        done, trouble = 0, "it is torn"
+        try:
+            for item in read_spill(spill.path):
+                if not isinstance(item, Call) and item[2].__class__ is dict:
+                    self._show_observer([item])
+                self._attempt(run, item)
+                done += 1
+                if done % _BATCH == 0:
+                    self._until_it_works(run.commit)
+        except BackendLostError:
+            raise
+        except OSError as error:
+            trouble = str(error)
         self._until_it_works(run.commit)
-        spill.remove()
+        self._returning = None
+        if done == spill.count:
+            spill.remove()
+        else:
+            missing = spill.count - done
+            self.lost += missing
+            self._report("unread", f"{missing} calls in {spill.path} cannot be read: {trouble}")
 
     def _until_it_works(self, attempt: Callable[[], None]) -> None:
         pause = 0.05
@@ -455,11 +517,12 @@ class Queue:
                 pause = min(1.0, pause * 2)
             else:
                 break
-        if self._outage_since is not None:
-            self._outage_since = None
-            if "outage" in self._reported:
-                self._reported -= {"outage", "spill", "full"}
-                reporting.warn(f"{self.name} records again; run {self.info.id} missed {self.lost} calls")
+        self._commits += 1
+        self._outage_since = None
+        if not self._reported.isdisjoint(_OUTAGE):
+            self._reported -= _OUTAGE
+            missed = f"{self.lost} calls" if self.lost else "nothing"
+            reporting.warn(f"{self.name} records again; run {self.info.id} missed {missed}")
 
     def _showable(self, values: RichValues) -> dict[str, Value]:
         """Fetch what is on a device, and leave out what this backend cannot show."""
@@ -481,11 +544,16 @@ class Queue:
         """Send nothing more: the backend is gone."""
         self._append = self._refuse
         self._usable = False
-        self.lost += len(self._items) + len(self._in_flight)
+        with self._lock:
+            spilled = [spill.path for spill in (self._returning, self._spill) if spill]
+            left = [*self._in_flight, *self._items]
+        self.lost += sum(not _is_internal(item) for item in left)
         self._items.clear()
         self._in_flight = []
         self._reported.add("lost")  # `finish` need not repeat the remedy
         remedy = f"; {self._remedy}" if self._remedy else ""
+        if spilled:
+            remedy += f"; `tracklayer recover {shlex.join(map(str, spilled))}` has what was spilled"
         self._report("gone", f"{self.name} is lost: {reason}. Training goes on{remedy}")
 
     def _report(self, about: str, message: str) -> None:
@@ -503,11 +571,13 @@ def row_size(values: dict[str, Any]) -> int:
 
 
 def _size(item: QueuedRow | Call) -> int:
-    return _ROW_BYTES if isinstance(item, Call) else row_size(item[2])
+    if isinstance(item, Call):
+        return 0 if _is_internal(item) else _ROW_BYTES
+    return row_size(item[2])
 
 
 def _is_internal(item: QueuedRow | Call) -> bool:
-    return item.__class__ is Call and (item.method[0] == "_" or item.method == _CLOSED)  # type: ignore[union-attr] # as it says
+    return item.__class__ is Call and item.method[0] == "_"  # type: ignore[union-attr] # as it says
 
 
 def _resolve(values: Mapping[str, Any], report: Callable[[str, str], None]) -> dict[str, Value]:

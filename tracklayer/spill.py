@@ -19,7 +19,7 @@ from tracklayer.artifacts import ArtifactFile, LoggedArtifact
 from tracklayer.errors import CorruptRunError
 from tracklayer.naming import file_name
 from tracklayer.protocol import MetricRule, RunInfo, Status
-from tracklayer.values import Value, value_from_json
+from tracklayer.values import SCALAR_TYPES, RichValues, Value, value_from_json
 
 QueuedRow: TypeAlias = tuple[int, float, dict[str, Value]]
 """(step, Unix seconds, values): a plain tuple, because one is made for every `log` call."""
@@ -42,19 +42,37 @@ class Spill:
     def __init__(self, run: RunInfo) -> None:
         handle, name = tempfile.mkstemp(prefix=f"tracklayer-{file_name(run.id)}-", suffix=".jsonl")
         self.path = Path(name)
-        self._file = os.fdopen(handle, "w", encoding="utf-8")
         self.count = 0
-        self._file.write(json.dumps([_HEADER, asdict(run)]) + "\n")
+        self._size = 0
+        # unbuffered: what cannot be written now must not come out later, in the middle of a line
+        self._file = os.fdopen(handle, "wb", buffering=0)
+        try:
+            self._write_line([_HEADER, asdict(run)])
+        except OSError:
+            self.close()
+            self.remove()
+            raise
 
     def write(self, item: QueuedRow | Call) -> None:
-        """Append one call.
+        """Append one call, whole or not at all.
 
         Raises:
             OSError: the temporary folder is full, too.
         """
-        self._file.write(json.dumps(_encode(item)) + "\n")
-        self._file.flush()
+        self._write_line(_encode(item))
         self.count += 1
+
+    def _write_line(self, data: list[Any]) -> None:
+        line = f"{json.dumps(data)}\n".encode()
+        written = 0
+        try:
+            while written < len(line):
+                written += self._file.write(line[written:])
+        except OSError:
+            self._file.seek(self._size)
+            self._file.truncate()
+            raise
+        self._size += written
 
     def close(self) -> None:
         """Write no more."""
@@ -145,7 +163,8 @@ def _decode(data: list[Any]) -> QueuedRow | Call:
                 values[key] = value_from_json(fields.pop("kind"), fields)
             else:
                 values[key] = value
-        return argument, data[2], values
+        plain = SCALAR_TYPES.issuperset(map(type, values.values()))
+        return argument, data[2], values if plain else RichValues(values)
     if method == "log_artifact":
         files = tuple(
             ArtifactFile(f["path"], f["sha256"], f["size"], Path(f["source"]))

@@ -9,17 +9,17 @@ import shutil
 import sqlite3
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from time import time as now
 from typing import TYPE_CHECKING, Any, Final, Literal, cast, final
 
 from sqlalchemy import Connection, Engine, func, select
-from sqlalchemy.exc import DatabaseError
+from sqlalchemy.exc import DatabaseError, NoResultFound
 
 from tracklayer.artifacts import ArtifactFile, LoggedArtifact
 from tracklayer.blobs import BlobFolder
-from tracklayer.errors import CorruptRunError, RunNotFoundError
+from tracklayer.errors import CorruptRunError, RunNotFoundError, StoreError
 from tracklayer.protocol import MetricRule, RunInfo, State, rule_for
 from tracklayer.reading import Metric, Row, Segment, merge_steps
 from tracklayer.summaries import entry
@@ -32,9 +32,14 @@ if TYPE_CHECKING:
     import numpy as np
 
 _FETCH: Final = 10_000
-# of the points not folded yet, the last of each key and step
-_NEWEST: Final = (
-    "SELECT key_id, step, time, value, max(seq) FROM new_points GROUP BY run, key_id, step"
+_COPIES: Final = 5  # attempts at a copy that nobody wrote to meanwhile
+_NOT_NEWER: Final = (
+    "NOT EXISTS (SELECT 1 FROM temp.newest n "
+    "WHERE n.run = p.run AND n.key_id = p.key_id AND n.step = p.step)"
+)
+_POINTS: Final = (
+    "SELECT value FROM temp.newest WHERE run = 1 AND key_id = ?1 UNION ALL "
+    f"SELECT value FROM points p WHERE run = 1 AND key_id = ?1 AND {_NOT_NEWER}"  # noqa: S608 - constants
 )
 
 
@@ -61,7 +66,7 @@ class SQLiteRunReader:
     @property
     def info(self) -> RunInfo:
         """What the run is, and its state now."""
-        with self._connect() as connection:
+        with self._connect() as connection, _snapshot(connection):
             row = connection.execute(select(schema.runs)).mappings().one()
             segments = _segments(connection)
             exit_code = connection.execute(
@@ -111,12 +116,14 @@ class SQLiteRunReader:
         """The metrics by their rules (the last value by default), and what was set by hand."""
         entries: dict[str, Any] = {}
         with self._connect() as connection, _snapshot(connection):
+            _collect_newest(connection)
             rules = _rules(connection)
-            keys = connection.execute(select(schema.keys.c.key_id, schema.keys.c.key)).all()
-            unfolded = {row[0] for row in connection.exec_driver_sql(_NEWEST)}
-            for key_id, key in keys:
-                statistics = _statistics(connection, key_id, rule_for(key, rules), unfolded)
-                value = None if statistics is None else entry(rule_for(key, rules), statistics)
+            for key_id, key in connection.execute(
+                select(schema.keys.c.key_id, schema.keys.c.key)
+            ).all():
+                rule = rule_for(key, rules)
+                statistics = _statistics(connection, key_id, rule)
+                value = None if statistics is None else entry(rule, statistics)
                 if value is not None:
                     entries[key] = value
         return {**entries, **self.explicit_summary}
@@ -254,43 +261,98 @@ def connected(path: Path) -> Iterator[Connection]:
         RunNotFoundError: there is no such file any more.
         CorruptRunError, StoreTooNewError, StoreError: it cannot be read.
     """
-    if not path.exists():
+    try:
+        if path.stat().st_size == 0:
+            msg = f"{path} is empty: its process died before it wrote anything"
+            raise CorruptRunError(msg)
+        with _readable(path) as (file, mode), _opened(file, mode) as connection:
+            version = schema.version_of(connection, path) if _has_version(connection) else 0
+            if not version:
+                msg = f"{path} holds no run: it is damaged, or not ours"
+                raise CorruptRunError(msg)
+            if version == schema.current_version():
+                yield connection
+                return
+            with _migrated(connection, version) as copy:
+                yield copy
+    except DatabaseError as error:
+        raise store_error(error, path) from error
+    except (NoResultFound, ValueError, KeyError, TypeError) as error:
+        # damage that SQLite does not see: text that is no UTF-8 or no JSON, a row that is gone
+        msg = f"{path} is damaged ({error!r})"
+        raise CorruptRunError(msg) from error
+    except FileNotFoundError as error:
         msg = f"{path} is gone"
-        raise RunNotFoundError(msg)
-    if path.stat().st_size == 0:
-        msg = f"{path} is empty: its process died before it wrote anything"
-        raise CorruptRunError(msg)
-    with _readable(path) as (file, folder):
-        del folder
-        engine = engine_for(file, mode="ro")
-        try:
-            with engine.connect() as connection:
-                version = schema.version_of(connection, path) if _has_version(connection) else 0
-                if not version:
-                    msg = f"{path} holds no run: it is damaged, or not ours"
-                    raise CorruptRunError(msg)
-                if version == schema.current_version():
-                    yield connection
-                    return
-                with _migrated(connection, version) as copy:
-                    yield copy
-        except DatabaseError as error:
-            raise store_error(error, path) from error
-        finally:
-            engine.dispose()
+        raise RunNotFoundError(msg) from error
+    except StoreError:
+        raise
+    except OSError as error:
+        msg = f"{path} cannot be read: {error.strerror}"
+        raise StoreError(msg) from error
 
 
 @contextmanager
-def _readable(path: Path) -> Iterator[tuple[Path, str | None]]:
-    """Give a file that can be opened: the run's own, or a copy where SQLite cannot make its side files."""
-    log = path.with_name(path.name + "-wal")
-    if not log.exists() or is_writable(path.parent):
-        yield path, None
+def _opened(path: Path, mode: str) -> Iterator[Connection]:
+    engine = engine_for(path, mode=mode)
+    try:
+        with engine.connect() as connection:
+            yield connection
+    finally:
+        engine.dispose()
+
+
+@contextmanager
+def _readable(path: Path) -> Iterator[tuple[Path, str]]:
+    """Give a file that can be opened, and the mode to open it in.
+
+    That is the run's own file; but where SQLite would have to make or mend files beside it and may not,
+    a copy.
+    """
+    journal = path.with_name(path.name + "-journal")
+    if is_writable(path.parent):
+        # a killed process may have left half a transaction: whoever reads first takes it back
+        yield path, "rw" if journal.exists() and is_writable(path) else "ro"
+        return
+    if not journal.exists() and not _is_in_wal_mode(path):
+        yield path, "ro"
         return
     with tempfile.TemporaryDirectory(prefix="tracklayer-") as folder:
-        for source in (path, log):
-            shutil.copyfile(source, Path(folder, source.name))
-        yield Path(folder, path.name), folder
+        yield _copied(path, Path(folder)), "rw"
+
+
+def _is_in_wal_mode(path: Path) -> bool:
+    """Say so; only for files that this process does not record.
+
+    Closing a file gives up all of a process's locks on it, SQLite's own among them.
+    """
+    with path.open("rb") as file:
+        return file.read(20)[18:] == b"\2\2"
+
+
+def _copied(path: Path, folder: Path) -> Path:
+    """Copy a run's file with what lies beside it; all of one moment, though it may be written just now."""
+    beside = [path.with_name(path.name + ending) for ending in ("-wal", "-journal")]
+    files = [path, *beside]
+    for _ in range(_COPIES):
+        before = [_beginning(file) for file in files]
+        for source in files:
+            with suppress(FileNotFoundError):
+                shutil.copyfile(source, folder / source.name)
+        if before == [_beginning(file) for file in files]:
+            return folder / path.name
+        for file in folder.iterdir():
+            file.unlink()
+    msg = f"{path} changes faster than it can be copied; read it where its folder can be written"
+    raise StoreError(msg)
+
+
+def _beginning(file: Path) -> bytes | None:
+    """Return what changes when SQLite begins a log anew, or changes a file without one."""
+    try:
+        with file.open("rb") as opened:
+            return opened.read(32)
+    except FileNotFoundError:
+        return None
 
 
 @contextmanager
@@ -369,26 +431,25 @@ def _rules(connection: Connection) -> dict[str, MetricRule]:
 
 
 def _statistics(
-    connection: Connection, key_id: int, rule: MetricRule | None, unfolded: set[int]
+    connection: Connection, key_id: int, rule: MetricRule | None
 ) -> dict[str, Any] | None:
     """Return a metric's last value and, where a rule asks for more, the rest; None if it has none."""
-    source = "SELECT step, value FROM points WHERE run = 1 AND key_id = ?1"
-    if key_id in unfolded:
-        newest = f"SELECT key_id, step, value FROM ({_NEWEST}) WHERE key_id = ?1"  # noqa: S608 - constants
-        source = (
-            f"SELECT step, value FROM ({newest}) UNION ALL {source} "  # noqa: S608 - constants
-            f"AND step NOT IN (SELECT step FROM ({newest}))"
+    ends = [
+        row
+        for table in ("points", "temp.newest")  # of one step, the latter counts
+        for row in connection.exec_driver_sql(
+            f"SELECT step, value FROM {table} WHERE run = 1 AND key_id = ? ORDER BY step DESC LIMIT 1",  # noqa: S608 - constants
+            (key_id,),
         )
-    last = connection.exec_driver_sql(
-        f"SELECT value FROM ({source}) ORDER BY step DESC LIMIT 1", (key_id,)  # noqa: S608 - constants
-    ).first()
-    if last is None:
+    ]
+    if not ends:
         return None
-    statistics = {"last": _number(last[0])}
+    last = ends[-1] if ends[-1][0] >= ends[0][0] else ends[0]
+    statistics = {"last": _number(last[1])}
     if rule is not None and rule.summary:
         low, high, mean = connection.exec_driver_sql(
-            f"SELECT min(value), max(value), CASE WHEN count(*) = count(value) THEN avg(value) END "  # noqa: S608 - constants
-            f"FROM ({source})",
+            "SELECT min(value), max(value), CASE WHEN count(*) = count(value) THEN avg(value) END "
+            f"FROM ({_POINTS})",  # noqa: S608 - constants
             (key_id,),
         ).one()
         statistics |= {"min": _number(low), "max": _number(high), "mean": _number(mean)}
@@ -405,18 +466,23 @@ def _value(value: Any, kind: str | None, data: str | None) -> Value:
     return value_from_json(kind, json.loads(data or "{}"))
 
 
+def _collect_newest(connection: Connection) -> None:
+    """Copy what is not folded yet to temp.newest, one point a key and step."""
+    connection.exec_driver_sql(
+        "CREATE TEMP TABLE newest (run INTEGER, key_id INTEGER, step INTEGER, time REAL, value, "
+        "PRIMARY KEY (run, key_id, step)) WITHOUT ROWID"
+    )
+    connection.exec_driver_sql(
+        "INSERT OR REPLACE INTO temp.newest SELECT run, key_id, step, time, value FROM new_points "
+        "ORDER BY run, key_id, step, seq"
+    )
+
+
 def _sort_into_copy(connection: Connection) -> None:
-    connection.exec_driver_sql(
-        "CREATE TEMP TABLE newest (key_id INTEGER, step INTEGER, time REAL, value, "
-        "PRIMARY KEY (key_id, step)) WITHOUT ROWID"
-    )
-    connection.exec_driver_sql(
-        f"INSERT INTO temp.newest SELECT key_id, step, time, value FROM ({_NEWEST})"  # noqa: S608 - constants
-    )
+    _collect_newest(connection)
     connection.exec_driver_sql(
         "CREATE TEMP TABLE sorted AS SELECT step, time, key_id, value, kind, data FROM ("
-        "SELECT step, time, key_id, value, NULL AS kind, NULL AS data FROM points p WHERE NOT EXISTS "
-        "(SELECT 1 FROM temp.newest n WHERE n.key_id = p.key_id AND n.step = p.step) "
+        f"SELECT step, time, key_id, value, NULL AS kind, NULL AS data FROM points p WHERE {_NOT_NEWER} "  # noqa: S608 - constants
         "UNION ALL SELECT step, time, key_id, value, NULL, NULL FROM temp.newest "
         "UNION ALL SELECT step, time, key_id, NULL, kind, data FROM objects) "
         "ORDER BY step, time, key_id"

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 import os
-import sqlite3
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from itertools import chain
 from operator import itemgetter
@@ -13,7 +13,7 @@ from pathlib import Path
 from time import time as now
 from typing import TYPE_CHECKING, Any, Final, TypeAlias, final
 
-from sqlalchemy import Connection, Engine, func, select, update
+from sqlalchemy import Connection, Engine, RowMapping, func, select, update
 from sqlalchemy.dialects.sqlite import insert
 from sqlalchemy.exc import DatabaseError
 
@@ -40,6 +40,7 @@ from tracklayer_sqlite.connecting import (
     transaction,
 )
 from tracklayer_sqlite.lease import HEARTBEAT_SECONDS, Holder, this_process
+from tracklayer_sqlite.reader import connected
 
 if TYPE_CHECKING:
     from sqlalchemy.sql.dml import Executable
@@ -87,6 +88,7 @@ def open_run(info: RunInfo, resume: Resume | None, store: Path) -> SQLiteRun:
     _prepare_folder(store)
     is_new = resume != "must" and _claim(path)
     if not is_new and resume in {None, "never"}:
+        _refuse_if_live(info.id, path)
         msg = (
             f"run {info.id!r} is recorded in {store} already: pass resume='allow' to continue it, or "
             "another id"
@@ -97,14 +99,23 @@ def open_run(info: RunInfo, resume: Resume | None, store: Path) -> SQLiteRun:
         raise RunNotFoundError(msg)
     network = on_network(path)
     engine = engine_for(path, mode="rw")
+    connection: Connection | None = None
     try:
         connection = engine.connect()
-        _set_journal(connection, "DELETE" if network else "WAL")
         with transaction(connection):
             recorded, segment = _take_lease(connection, info, path)
-    except DatabaseError as error:
-        raise store_error(error, path) from error
-    return SQLiteRun(engine, connection, recorded, segment, store, network=network)
+        # not before: a finished run that may not be continued keeps standing for itself
+        _set_journal(connection, "DELETE" if network else "WAL")
+        return SQLiteRun(engine, connection, recorded, segment, store, network=network)
+    except BaseException as error:
+        if connection is not None:
+            connection.close()
+        engine.dispose()
+        if is_new:
+            _take_back(path)
+        if isinstance(error, DatabaseError):
+            raise store_error(error, path) from error
+        raise
 
 
 def _prepare_folder(store: Path) -> None:
@@ -130,8 +141,45 @@ def _claim(path: Path) -> bool:
     return True
 
 
+def _take_back(path: Path) -> None:
+    """Remove a file in which no run could be started, so that its id can be tried again."""
+    try:
+        if path.stat().st_size == 0:
+            path.unlink()
+    except OSError:
+        return  # the disk that could not take the run cannot do this either
+
+
+def _refuse_if_live(run_id: str, path: Path) -> None:
+    """Raise RunInUseError where a live process records a run; a file that cannot be read says nothing."""
+    try:
+        with connected(path) as connection:
+            last = _last_segment(connection)
+    except StoreError:
+        return
+    if last is not None:
+        _check_holder(run_id, last)
+
+
+def _last_segment(connection: Connection) -> RowMapping | None:
+    query = select(schema.segments).order_by(schema.segments.c.segment.desc())
+    return connection.execute(query).mappings().first()
+
+
+def _check_holder(run_id: str, segment: RowMapping) -> None:
+    """Raise RunInUseError if a segment's process lives and still records."""
+    holder = Holder(segment["host"], segment["pid"], segment["process_started_at"])
+    if segment["state"] == "running" and holder.is_alive(segment["heartbeat_at"], now()):
+        msg = (
+            f"run {run_id!r} is being recorded by process {holder.pid} on host {holder.host}; "
+            "finish that one first, or use another id"
+        )
+        raise RunInUseError(msg)
+
+
 def _set_journal(connection: Connection, mode: str) -> None:
-    connection.exec_driver_sql(f"PRAGMA journal_mode = {mode}")
+    with suppress(DatabaseError):  # somebody reads it just now: the mode that it has serves as well
+        connection.exec_driver_sql(f"PRAGMA journal_mode = {mode}")
     connection.exec_driver_sql("PRAGMA synchronous = NORMAL")
     connection.exec_driver_sql(f"PRAGMA wal_autocheckpoint = {_WAL_PAGES}")
     connection.exec_driver_sql(f"PRAGMA cache_size = -{_CACHE_KIB}")
@@ -146,20 +194,10 @@ def _take_lease(connection: Connection, info: RunInfo, path: Path) -> tuple[RunI
         if version < schema.current_version():
             schema.migrate(connection, version)
     row = connection.execute(select(schema.runs)).mappings().first()
-    last = (
-        connection.execute(select(schema.segments).order_by(schema.segments.c.segment.desc()))
-        .mappings()
-        .first()
-    )
+    last = _last_segment(connection)
     moment = now()
     if last is not None and last["state"] == "running":
-        holder = Holder(last["host"], last["pid"], last["process_started_at"])
-        if holder.is_alive(last["heartbeat_at"], moment):
-            msg = (
-                f"run {info.id!r} is being recorded by process {holder.pid} on host {holder.host}; "
-                "finish that one first, or use another id"
-            )
-            raise RunInUseError(msg)
+        _check_holder(info.id, last)
         connection.execute(
             update(schema.segments)
             .where(schema.segments.c.segment == last["segment"])
@@ -250,6 +288,7 @@ class SQLiteRun:
             key: key_id
             for key, key_id in connection.execute(select(schema.keys.c.key, schema.keys.c.key_id))
         }
+        self._last_key_id = max(self._key_ids.values(), default=0)
         self._new_keys: list[str] = []
         self._artifacts = connection.execute(
             select(func.count()).select_from(schema.artifacts)
@@ -259,6 +298,7 @@ class SQLiteRun:
         ).scalar_one()
         self._commits = 0
         self._heartbeat_at = now()
+        self._has_ended = False
         tell_children(self)
 
     def log(self, values: Mapping[str, Value], *, step: int, time: float) -> None:
@@ -330,8 +370,8 @@ class SQLiteRun:
                 run=RUN,
                 artifact=number,
                 name=artifact.name,
-                type=artifact.type,
-                description=artifact.description,
+                type=_storable(artifact.type),
+                description=None if artifact.description is None else _storable(artifact.description),
                 metadata=json.dumps(artifact.metadata),
                 time=artifact.time,
             )
@@ -406,8 +446,12 @@ class SQLiteRun:
 
     def _key_id(self, key: str) -> int:
         if key not in self._key_ids:
-            self._key_ids[key] = len(self._key_ids) + 1
-            self._new_keys.append(key)
+            stored = _storable(key)
+            if stored not in self._key_ids:
+                self._last_key_id += 1
+                self._key_ids[stored] = self._last_key_id
+                self._new_keys.append(stored)
+            self._key_ids[key] = self._key_ids[stored]
         return self._key_ids[key]
 
     def _write_keys(self) -> None:
@@ -415,7 +459,7 @@ class SQLiteRun:
             self._connection.execute(
                 schema.keys.insert(),
                 [
-                    {"run": RUN, "key_id": self._key_ids[key], "key": _storable(key)}
+                    {"run": RUN, "key_id": self._key_ids[key], "key": key}
                     for key in self._new_keys
                 ],
             )
@@ -464,18 +508,9 @@ class SQLiteRun:
         """Leave a file that stands for itself: folded, ended, without a write-ahead log."""
         self.commit()
         self._fold()
-        with transaction(self._connection):
-            if status.state != "running":
-                self._connection.execute(
-                    update(schema.segments)
-                    .where(schema.segments.c.segment == self._segment)
-                    .values(
-                        state=status.state,
-                        exit_code=status.exit_code,
-                        ended_at=now(),
-                        heartbeat_at=now(),
-                    )
-                )
+        if not self._has_ended:
+            self._end(status)
+            self._has_ended = True
         try:
             self._connection.exec_driver_sql("PRAGMA journal_mode = DELETE")
         except DatabaseError:
@@ -483,11 +518,20 @@ class SQLiteRun:
         self._connection.close()
         self._engine.dispose()
 
+    def _end(self, status: Status) -> None:
+        moment = now()
+        with transaction(self._connection):
+            self._beat(moment)  # a run whose file is gone did not finish
+            if status.state != "running":
+                self._connection.execute(
+                    update(schema.segments)
+                    .where(schema.segments.c.segment == self._segment)
+                    .values(state=status.state, exit_code=status.exit_code, ended_at=moment)
+                )
+
     def after_fork_in_child(self) -> None:
         """Leave the connection alone: it is the parent's."""
-        raw = self._connection.connection.dbapi_connection
-        if isinstance(raw, sqlite3.Connection):
-            keep_for_ever(raw)
+        keep_for_ever(self)  # and with it what SQLAlchemy rolls back and closes when it is let go
 
 
 def _storable(text: str) -> str:

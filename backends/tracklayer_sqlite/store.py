@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+import shutil
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, final
 
 from tracklayer.errors import RunNotFoundError, StoreError
+from tracklayer.protocol import RunInfo
 from tracklayer.reading import RunReader, UnreadableRun, pick_run
 from tracklayer_sqlite.reader import SQLiteRunReader, connected
 from tracklayer_sqlite.recording import run_path
@@ -40,13 +42,13 @@ class SQLiteStore:
         for outcome in self._open_all():
             if isinstance(outcome, UnreadableRun):
                 continue
-            info = outcome.info
+            reader, info = outcome
             if (
                 project in {None, info.project}
                 and group in {None, info.group}
                 and state in {None, info.state}
             ):
-                found.append((info.created_at, info.id, outcome))
+                found.append((info.created_at, info.id, reader))
         return [reader for _, _, reader in sorted(found, key=lambda item: item[:2])]
 
     def run(self, ref: str) -> RunReader:
@@ -89,18 +91,30 @@ class SQLiteStore:
         os.close(handle)
         try:
             _copy_database(path, name)
-            os.link(name, out)  # fails, where a rename would overwrite what just came there
+            shutil.copymode(path, name)
+            _move_new(Path(name), out)
         finally:
             Path(name).unlink(missing_ok=True)
 
-    def _open_all(self) -> Iterator[RunReader | UnreadableRun]:
-        for path in sorted((self.path / "runs").glob("*.sqlite")):
+    def _open_all(self) -> Iterator[tuple[RunReader, RunInfo] | UnreadableRun]:
+        for path in self._files():
             try:
-                yield SQLiteRunReader(path, self.path)
+                reader = SQLiteRunReader(path, self.path)
+                yield reader, reader.info
             except RunNotFoundError:
                 continue  # it went away since the folder was listed
             except StoreError as error:
                 yield UnreadableRun(path.stem, path, error)
+
+    def _files(self) -> list[Path]:
+        folder = self.path / "runs"
+        try:  # a glob finds nothing, without a word, where it has no permission
+            return sorted(folder / name for name in os.listdir(folder) if name.endswith(".sqlite"))  # noqa: PTH208 - names do
+        except FileNotFoundError:
+            return []
+        except OSError as error:
+            msg = f"cannot read the store {self.path}: {error.strerror}"
+            raise StoreError(msg) from error
 
 
 def _copy_database(path: Path, target: str) -> None:
@@ -114,3 +128,18 @@ def _copy_database(path: Path, target: str) -> None:
             copy.execute("PRAGMA journal_mode = DELETE")
         finally:
             copy.close()
+
+
+def _move_new(source: Path, target: Path) -> None:
+    """Give a file a name that is not taken.
+
+    Raises:
+        FileExistsError: it is.
+    """
+    try:
+        os.link(source, target)  # fails, where a rename would overwrite what just came there
+    except FileExistsError:
+        raise
+    except OSError:  # a file system without hard links
+        target.touch(exist_ok=False)
+        source.replace(target)

@@ -9,13 +9,11 @@ from __future__ import annotations
 
 import json
 import math
-import struct
 from collections.abc import Iterable, Mapping
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeAlias
 
 from tracklayer.values import Bins, Histogram, Text, Value, kind_of
-from tracklayer_tensorboard.checksum import crc32c
 
 if TYPE_CHECKING:
     from tracklayer.protocol import State
@@ -28,17 +26,11 @@ _shapes: Any = import_module("tensorboardX.proto.tensor_shape_pb2")
 _types: Any = import_module("tensorboardX.proto.types_pb2")
 _hparams: Any = import_module("tensorboardX.proto.plugin_hparams_pb2")
 _api: Any = import_module("tensorboardX.proto.api_pb2")
-_short_crc32c: Any = import_module("tensorboardX.crc32c").crc32c
+_messages: Any = import_module("google.protobuf.message")
 
 Point: TypeAlias = Any
 HPARAMS_PREFIX: Final = "_hparams_/"
 """The tags that tell of the run to TensorBoard's HParams table."""
-_SHORT: Final = 32  # bytes: below, Python is faster than numpy
-_MASK_DELTA: Final = 0xA282EAD8  # tensorflow/core/lib/hash/crc32c.h
-_32_BITS: Final = 0xFFFFFFFF
-_HEADER: Final = struct.Struct("<Q")
-_CHECKSUM: Final = struct.Struct("<I")
-HEADER_SIZE: Final = _HEADER.size + _CHECKSUM.size
 _ENDS: Final[Mapping[State, str]] = {
     "finished": "STATUS_SUCCESS",
     "failed": "STATUS_FAILURE",
@@ -128,52 +120,38 @@ def flatten(data: Mapping[str, Any], prefix: str = "") -> Iterable[tuple[str, An
 
 
 def row(points: Iterable[Point], step: int, time: float) -> bytes:
-    """Return the record of points at a step."""
+    """Return the event of points at a step."""
     summary = _summaries.Summary(value=points)
-    return _record(_events.Event(wall_time=time, step=step, summary=summary))
+    return _serialized(wall_time=time, step=step, summary=summary)
 
 
 def file_start(time: float) -> bytes:
-    """Return the record that an event file begins with."""
-    return _record(_events.Event(wall_time=time, file_version="brain.Event:2"))
+    """Return the event that a file begins with."""
+    return _serialized(wall_time=time, file_version="brain.Event:2")
 
 
 def restart(step: int, time: float) -> bytes:
-    """Return records that make the Python loader drop all points from a step on."""
+    """Return the event at which the Python loader drops all points from a step on.
+
+    The first in a run does nothing: it is taken for the start, and only others for restarts.
+    """
     log = _events.SessionLog(status=_events.SessionLog.START)
-    # twice: the first in a run is a start, and only those after it are restarts
-    return _record(_events.Event(wall_time=time, step=step, session_log=log)) * 2
+    return _serialized(wall_time=time, step=step, session_log=log)
 
 
-def content_size(header: bytes) -> int | None:
-    """Return the length of the content behind a record's header; None for a damaged header."""
-    length, checksum = header[: _HEADER.size], header[_HEADER.size :]
-    if len(header) != HEADER_SIZE or _masked_checksum(length) != checksum:
+def parse(event: bytes) -> Event | None:
+    """Return what a serialized event holds; None if it is damaged."""
+    try:
+        message = _events.Event.FromString(event)
+    except _messages.DecodeError:
         return None
-    return int(_HEADER.unpack(length)[0]) + _CHECKSUM.size
-
-
-def parse(content: bytes) -> Event | None:
-    """Return the event in a record's content; None if that is damaged."""
-    data, checksum = content[: -_CHECKSUM.size], content[-_CHECKSUM.size :]
-    if _masked_checksum(data) != checksum:
-        return None
-    message = _events.Event.FromString(data)
     started = message.session_log.status == _events.SessionLog.START
     return Event(message.step, message.wall_time, started, list(message.summary.value))
 
 
-def _record(event: Any) -> bytes:
-    """Frame an event as a TFRecord (tensorflow/core/lib/io/record_writer.h)."""
-    data = event.SerializeToString()
-    length = _HEADER.pack(len(data))
-    return b"".join((length, _masked_checksum(length), data, _masked_checksum(data)))
-
-
-def _masked_checksum(data: bytes) -> bytes:
-    checksum = _short_crc32c(data) if len(data) < _SHORT else crc32c(data)
-    rotated = (checksum >> 15 | checksum << 17) & _32_BITS
-    return _CHECKSUM.pack((rotated + _MASK_DELTA) & _32_BITS)
+def _serialized(**fields: Any) -> bytes:
+    data: bytes = _events.Event(**fields).SerializeToString()
+    return data
 
 
 def _histogram(tag: str, bins: Bins) -> Point:

@@ -10,10 +10,10 @@ from errno import EIO
 from typing import TYPE_CHECKING, Final, final
 
 from tracklayer.errors import BackendLostError
-from tracklayer_tensorboard.encoding import HEADER_SIZE, Event, content_size, parse
+from tracklayer_tensorboard.records import framed
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable
     from pathlib import Path
 
 _NAME: Final = re.compile(r"events\.out\.tfevents\.(\d{1,18})\..+")
@@ -24,7 +24,7 @@ _UNFINISHED: Final = "unfinished."  # TensorBoard reads any file with "tfevents"
 
 @final
 class EventLog:
-    """An event file that grows: records wait in memory until `flush` has them in the file.
+    """An event file that grows: events wait in memory until `flush` has them in the file.
 
     A write that fails may leave a torn record in the file, at which TensorBoard waits; the rest
     stays in memory.  The next `flush` goes on at that very byte, and the record becomes whole.
@@ -33,21 +33,25 @@ class EventLog:
     def __init__(self, path: Path) -> None:
         """Create the file; it must be new."""
         self.path = path
+        self._events: list[bytes] = []
         self._pending = bytearray()
         self._written = 0
         self._descriptor: int | None = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
 
-    def append(self, record: bytes) -> None:
-        """Take a record."""
-        self._pending += record
+    def append(self, event: bytes) -> None:
+        """Take a serialized event."""
+        self._events.append(event)
 
     def flush(self) -> None:
-        """Hand all records to the operating system.
+        """Hand all events to the operating system.
 
         Raises:
             OSError: not all could be written; the next call goes on from there.
             BackendLostError: the file is shorter than what was written to it.
         """
+        for event in self._events:
+            self._pending += framed(event)
+        self._events = []
         while self._pending:
             descriptor = self._open()
             try:
@@ -120,7 +124,7 @@ def clear_ends(folder: Path) -> None:
             path.unlink(missing_ok=True)
 
 
-def write_whole(path: Path, records: Iterable[bytes]) -> None:
+def write_whole(path: Path, events: Iterable[bytes]) -> None:
     """Create a file that TensorBoard sees whole or not at all.
 
     Raises:
@@ -129,7 +133,7 @@ def write_whole(path: Path, records: Iterable[bytes]) -> None:
     unfinished = path.with_name(f"{_UNFINISHED}{os.getpid()}")
     try:
         with unfinished.open("wb") as file:
-            file.writelines(records)
+            file.writelines(map(framed, events))
             file.flush()
             os.fsync(file.fileno())
         unfinished.replace(path)
@@ -139,19 +143,9 @@ def write_whole(path: Path, records: Iterable[bytes]) -> None:
         raise
 
 
-def read_events(path: Path) -> Iterator[Event]:
-    """Yield a file's events as far as TensorBoard reads it: up to a torn or damaged record."""
-    with path.open("rb") as file:
-        while size := content_size(file.read(HEADER_SIZE)):
-            content = file.read(size)
-            event = parse(content) if len(content) == size else None
-            if event is None:
-                return
-            yield event
-
-
 def _write(descriptor: int, data: bytearray, offset: int) -> int:
-    count = os.pwrite(descriptor, data, offset)
+    os.lseek(descriptor, offset, os.SEEK_SET)
+    count = os.write(descriptor, data)
     if count == 0:
         raise OSError(EIO, os.strerror(EIO))
     return count

@@ -62,12 +62,12 @@ def open_run(info: RunInfo, resume: Resume | None, store: Path) -> TensorBoardRu
         _check_resume(info.id, resume, folder, is_recorded=bool(earlier))
         _prepare(store, folder)
         log = new_log(folder, earlier, now())
+        return TensorBoardRun(replace(info, state="running", resumed=bool(earlier)), log)
     except TracklayerError:
         raise
     except OSError as error:
         msg = f"cannot write to {folder}: {error.strerror}; choose a store with TRACKLAYER_DIR"
         raise StoreError(msg) from error
-    return TensorBoardRun(replace(info, state="running", resumed=bool(earlier)), log)
 
 
 def _check_resume(run_id: str, resume: Resume | None, folder: Path, *, is_recorded: bool) -> None:
@@ -113,7 +113,8 @@ class TensorBoardRun:
         self._finished = False
         self._config: dict[str, Any] = {}
         self._summary: dict[str, Any] = {}
-        self._notes: dict[str, Point] = {_RUN: encoding.json_text(_RUN, _description(info))}
+        self._notes: dict[str, bytes] = {}
+        self._note(encoding.json_text(_RUN, _description(info)))
         log.append(encoding.file_start(now() if info.resumed else self._time))
 
     def log(self, values: Mapping[str, Value], *, step: int, time: float) -> None:
@@ -142,7 +143,7 @@ class TensorBoardRun:
         """
         self._check_open()
         merged = {**self._config, **config}
-        self._notes[_CONFIG] = encoding.json_text(_CONFIG, merged)
+        self._note(encoding.json_text(_CONFIG, merged))
         self._config = merged
 
     def update_summary(self, summary: Mapping[str, Any]) -> None:
@@ -153,12 +154,11 @@ class TensorBoardRun:
         """
         self._check_open()
         merged = {**self._summary, **summary}
-        self._notes[_SUMMARY] = encoding.json_text(_SUMMARY, merged)
+        self._note(encoding.json_text(_SUMMARY, merged))
         self._summary = merged
         for name, value in encoding.flatten(summary):
             if isinstance(value, (int, float)) and not isinstance(value, bool):
-                tag = f"{_SUMMARY}/{name}"
-                self._notes[tag] = encoding.scalar(tag, value)
+                self._note(encoding.scalar(f"{_SUMMARY}/{name}", value))
 
     def log_artifact(self, artifact: LoggedArtifact) -> None:
         """Record what an artifact is and which files it has; their content stays in the store.
@@ -187,7 +187,9 @@ class TensorBoardRun:
         """
         if self._has_rows:
             self._start_session()
-        self._append_notes()
+        for event in self._notes.values():
+            self._log.append(event)
+        self._notes = {}
         self._log.flush()
 
     def finish(self, status: Status) -> None:
@@ -204,9 +206,9 @@ class TensorBoardRun:
             self._has_ended = True
             self._start_session()
             how = {"state": status.state, "exit_code": status.exit_code}
-            self._notes[_STATUS] = encoding.json_text(_STATUS, how)
+            self._note(encoding.json_text(_STATUS, how))
         self.commit()
-        if ends and self._has_started:
+        if ends and (self._has_started or self.info.resumed):
             self._write_end(status)
         if not self._in_order:
             self._mend()
@@ -221,15 +223,14 @@ class TensorBoardRun:
             self._log.append(encoding.row([start], 0, self._time))
 
     def _write_end(self, status: Status) -> None:
-        """Write the mark of the end to a file of its own, which a resumed run can take away."""
+        """Mark the end in a file of its own, which is taken away if the run goes on."""
         end = encoding.session_end(status.state, self._time)
-        records = [encoding.file_start(self._time), encoding.row([end], 0, self._time)]
-        write_whole(end_file(self._log.path), records)
+        events = [encoding.file_start(self._time), encoding.row([end], 0, self._time)]
+        write_whole(end_file(self._log.path), events)
 
-    def _append_notes(self) -> None:
-        if self._notes:
-            self._log.append(encoding.row(self._notes.values(), self._step, self._time))
-            self._notes = {}
+    def _note(self, point: Point) -> None:
+        """Keep what tells of the run itself until the next commit; a newer one takes its place."""
+        self._notes[point.tag] = encoding.row([point], self._step, self._time)
 
     def _mend(self) -> None:
         """Try once; what fails costs the order that TensorBoard shows, not a point."""

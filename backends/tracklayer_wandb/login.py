@@ -8,7 +8,7 @@ from __future__ import annotations
 import netrc
 import os
 from pathlib import Path
-from urllib.parse import urlsplit
+from urllib.parse import urlsplit, urlunsplit
 
 import wandb
 from wandb.errors import term
@@ -18,8 +18,9 @@ from tracklayer.errors import BackendUnavailableError
 
 
 def api_url() -> str:
-    """Return the address of the server that the client would talk to."""
-    return str(wandb_setup.singleton().settings.base_url)
+    """Return the address of the server that the client would talk to, without credentials in it."""
+    parts = urlsplit(str(wandb_setup.singleton().settings.base_url))
+    return urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2]))
 
 
 def quiet_client() -> None:
@@ -38,7 +39,7 @@ def check_login() -> None:
         return
     if settings.api_key or _in_netrc(urlsplit(settings.base_url).hostname or ""):
         return
-    msg = f"no API key for {settings.base_url}: run `wandb login`, or set WANDB_API_KEY"
+    msg = f"no API key for {api_url()}: run `wandb login`, or set WANDB_API_KEY"
     raise BackendUnavailableError(msg)
 
 

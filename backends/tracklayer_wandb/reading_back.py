@@ -12,6 +12,8 @@ from tracklayer_wandb.login import api_url, check_login, quiet_client
 from tracklayer_wandb.recording import TRUE_STEP
 
 _API_SECONDS: Final = 20
+_PAGE_STEPS: Final = 10_000
+_MAX_PAGES: Final = 1_000
 _OURS: Final[frozenset[str]] = frozenset({"_step", "_timestamp", "_runtime", "_wandb", TRUE_STEP})
 _STATES: Final[dict[str, State]] = {
     "running": "running",
@@ -42,7 +44,9 @@ def received(info: RunInfo) -> Received | None:
     keys: dict[int, frozenset[str]] = {}
     interned: dict[frozenset[str], frozenset[str]] = {}
     last, count = -1, 0
-    for row in run.scan_history():
+    # the client asks for ranges of steps, full or empty: wide ones for high steps
+    width = max(_PAGE_STEPS, run.lastHistoryStep // _MAX_PAGES + 1)
+    for row in run.scan_history(page_size=width, use_cache=False):
         count += 1
         last = max(last, int(row["_step"]))
         step = int(row.get(TRUE_STEP) or row["_step"])

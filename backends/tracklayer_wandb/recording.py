@@ -21,6 +21,7 @@ from tracklayer.errors import (
 )
 from tracklayer.protocol import MetricRule, Resume, RunInfo, Status
 from tracklayer.values import Histogram, Text, Value
+from tracklayer_wandb.client import forget_failed_start, kill_client, lost_when_client_dies
 from tracklayer_wandb.login import quiet_client
 
 if TYPE_CHECKING:
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
 
 TRUE_STEP: Final = "tracklayer/step"
 """The key that holds a late row's own step."""
-_INIT_SECONDS: Final = 8.0
+_INIT_SECONDS: Final = 6.0  # with the client's import and start, `init` is done in less than 9
 _MAX_LATE_ROWS: Final = 100_000  # what more there is, a push sends
 
 
@@ -73,15 +74,17 @@ def open_run(info: RunInfo, resume: Resume | None, settings: Settings) -> WandbR
             reinit="create_new",
             settings=wandb.Settings(**options),
         )
-    except wandb.errors.UsageError as error:
-        if resume in {None, "never"} and "exist" in str(error):
-            raise RunExistsError(_first_line(error)) from error
-        if resume == "must":
-            raise RunNotFoundError(_first_line(error)) from error
-        raise BackendUnavailableError(_first_line(error)) from error
-    except (wandb.errors.Error, OSError) as error:
-        raise BackendUnavailableError(_first_line(error)) from error
-    return WandbRun(run, replace(info, entity=run.entity, url=run.url), replaying=settings.replaying)
+    except Exception as error:  # some of the client's errors are of no class of its own
+        forget_failed_start()
+        message = _first_line(error)
+        if isinstance(error, wandb.errors.UsageError):
+            if resume == "must":
+                raise RunNotFoundError(message) from error
+            if resume in {None, "never"} and info.id in message:
+                raise RunExistsError(message) from error
+        raise BackendUnavailableError(message) from error
+    found = replace(info, entity=run.entity, url=run.url, resumed=run.resumed)
+    return WandbRun(run, found, replaying=settings.replaying)
 
 
 @final
@@ -118,27 +121,28 @@ class WandbRun:
     ) -> None:
         row = {key: _shown(value) for key, value in values.items()}
         row["_timestamp"] = time
-        try:
+        with lost_when_client_dies():
             self._run.log(row, step=step, commit=complete)
-        except (wandb.errors.Error, ConnectionError, BrokenPipeError) as error:
-            raise _lost(error) from error
 
     def update_config(self, config: Mapping[str, Any]) -> None:
         """Merge entries into the W&B config."""
-        self._run.config.update(dict(config), allow_val_change=True)
+        with lost_when_client_dies():
+            self._run.config.update(dict(config), allow_val_change=True)
 
     def update_summary(self, summary: Mapping[str, Any]) -> None:
         """Set entries of the W&B summary."""
-        self._run.summary.update(dict(summary))
+        with lost_when_client_dies():
+            self._run.summary.update(dict(summary))
 
     def define_metric(self, rule: MetricRule) -> None:
         """Apply a rule; its goal is not known to the client, and stays in the local record."""
         self._ruled.append(rule)
-        self._run.define_metric(
-            rule.pattern,
-            step_metric=rule.step_metric,
-            summary=",".join(rule.summary) or None,
-        )
+        with lost_when_client_dies():
+            self._run.define_metric(
+                rule.pattern,
+                step_metric=rule.step_metric,
+                summary=",".join(rule.summary) or None,
+            )
 
     def log_artifact(self, artifact: LoggedArtifact) -> None:
         """Log the files as a W&B artifact."""
@@ -150,7 +154,8 @@ class WandbRun:
         )
         for file in artifact.files:
             sent.add_file(str(file.source), name=file.path, policy="immutable", skip_cache=True)
-        self._run.log_artifact(sent)
+        with lost_when_client_dies():
+            self._run.log_artifact(sent)
 
     def commit(self) -> None:
         """Leave it to the client, which sends when it sees fit."""
@@ -162,19 +167,24 @@ class WandbRun:
             BackendLostError: it had not in time; what is missing is left to a push.
         """
         self._send_late()
+        exit_code = status.exit_code or int(status.state in {"failed", "crashed"})
         try:
-            self._run.finish(exit_code=status.exit_code or int(status.state in {"failed", "crashed"}))
+            with lost_when_client_dies():
+                self._run.finish(exit_code=exit_code)
         except TimeoutError as error:
             msg = "its server did not confirm the whole run in time"
             raise BackendLostError(msg) from error
-        except (wandb.errors.Error, ConnectionError, BrokenPipeError) as error:
-            raise _lost(error) from error
+
+    def abandon(self) -> None:
+        """Let go of a client that hangs: its process is killed, so that nothing waits for it."""
+        kill_client()
 
     def _send_late(self) -> None:
         """Append the late rows, without letting them decide the summary's last values."""
         if not self._late:
             return
-        self._run.define_metric(TRUE_STEP, summary="none", hidden=True)
+        with lost_when_client_dies():
+            self._run.define_metric(TRUE_STEP, summary="none", hidden=True)
         overwritten: dict[str, Value] = {}
         for step, time, values in sorted(self._late, key=lambda row: row[:2]):
             self._step += 1
@@ -182,7 +192,8 @@ class WandbRun:
             overwritten.update({k: self._latest[k] for k in values if k in self._latest})
         for key, value in overwritten.items():
             if not any(rule.summary and rule.matches(key) for rule in self._ruled):
-                self._run.summary[key] = _shown(value)
+                with lost_when_client_dies():
+                    self._run.summary[key] = _shown(value)
         self._late.clear()
 
 
@@ -193,15 +204,6 @@ def _shown(value: Value) -> Any:
     if isinstance(value, Text):
         return value.text
     return value
-
-
-def _lost(error: BaseException) -> BackendLostError:
-    """Take leave of a client whose process died, so that the interpreter's exit does not wait for it."""
-    try:
-        wandb.teardown()
-    except (ConnectionError, OSError, wandb.errors.Error):
-        pass  # it says that the connection is gone, which is why we are here
-    return BackendLostError(f"the wandb client failed: {_first_line(error)}")
 
 
 def _first_line(error: BaseException) -> str:

@@ -16,7 +16,10 @@ if TYPE_CHECKING:
 @click.command("backends")
 @json_option
 def command(*, as_json: bool) -> None:
-    """List the installed backends: usable or why not, and which record by default."""
+    """List the installed backends.
+
+    Each is usable here or says why not; the default ones record where `init` names none.
+    """
     from tracklayer.registry import registered  # noqa: PLC0415 - looks for plug-ins
     from tracklayer.settings import read_settings  # noqa: PLC0415 - with the above
 

@@ -22,9 +22,10 @@ from tracklayer.cli.options import dir_option
 )
 @dir_option
 def command(*, ref: str, out: Path, folder: Path | None) -> None:
-    """Write a run's file, whole, also while the run is live or after a crash.
+    """Copy a run's file, whole.
 
-    A plain copy of such a run's file would lack what still stands in its side files.
+    Also while the run is live or after a crash, when a plain copy would lack what still stands in
+    its side files.
     """
     from tracklayer.registry import open_store  # noqa: PLC0415 - looks for plug-ins
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from tracklayer.errors import RunNotFoundError
-from tracklayer.reading import pick_run
 
 if TYPE_CHECKING:
     from tracklayer.reading import RunReader, Store
@@ -22,6 +21,8 @@ def find_run(store: Store, ref: str, project: str | None = None) -> RunReader:
     try:
         if project is None:
             return store.run(ref)
+        from tracklayer.reading import pick_run  # noqa: PLC0415 - `--help` needs it not
+
         return pick_run(store.runs(project=project), ref, store.path)
     except RunNotFoundError:
         for unreadable in store.unreadable():

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Final, cast
 import click
 
 if TYPE_CHECKING:
-    from rich.console import Console
+    from rich.console import Console, JustifyMethod
 
 NOTHING: Final = "-"
 _STATE_STYLES: Final[Mapping[str, str]] = {
@@ -26,6 +26,10 @@ _STATE_STYLES: Final[Mapping[str, str]] = {
     "crashed": "red",
 }
 _GAP: Final = "  "
+_NARROW: Final = 12
+"""Columns up to this width, such as ids, are not folded while the others can be."""
+_FOLDED: Final = 6
+"""The width that is left to the others, at least."""
 
 
 def is_terminal() -> bool:
@@ -85,9 +89,15 @@ def _rich_table(
     from rich.table import Table  # noqa: PLC0415 - see console
     from rich.text import Text  # noqa: PLC0415 - see console
 
+    screen = console()
+    widths = [max(map(len, column)) for column in zip(headers, *rows, strict=True)]
+    narrow = [width <= _NARROW for width in widths]
+    needed = sum(width if short else _FOLDED for width, short in zip(widths, narrow, strict=True))
+    fits = needed + len(_GAP) * len(headers) <= screen.width
     drawn = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
-    for header, right in zip(headers, to_the_right, strict=True):
-        drawn.add_column(header, justify="right" if right else "left", overflow="fold")
+    for header, right, short in zip(headers, to_the_right, narrow, strict=True):
+        side: JustifyMethod = "right" if right else "left"
+        drawn.add_column(header, justify=side, overflow="fold", no_wrap=short and fits)
     for row in rows:
         drawn.add_row(
             *(
@@ -95,7 +105,7 @@ def _rich_table(
                 for header, cell in zip(headers, row, strict=True)
             )
         )
-    console().print(drawn)
+    screen.print(drawn)
 
 
 def fields(pairs: Sequence[tuple[str, str]]) -> None:
@@ -123,13 +133,16 @@ def plain_value(value: Any) -> str:
 
 
 def moment(seconds: float | None) -> str:
-    """Return a time (Unix seconds) in the local time zone."""
+    """Return a time (Unix seconds) in the local time zone; to the minute, on a terminal."""
     if seconds is None:
         return NOTHING
     try:
-        return datetime.fromtimestamp(seconds).astimezone().isoformat(" ", "seconds")
+        local = datetime.fromtimestamp(seconds).astimezone()
     except (ValueError, OverflowError, OSError):  # no calendar has it
         return str(seconds)
+    if is_terminal():
+        return local.replace(tzinfo=None).isoformat(" ", "minutes")
+    return local.isoformat(" ", "seconds")
 
 
 def duration(seconds: float) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from functools import partial
 from typing import TYPE_CHECKING, TypeAlias
 
@@ -44,10 +44,10 @@ def command(  # noqa: PLR0913 - click passes one for each option
     folder: Path | None,
     as_json: bool,
 ) -> None:
-    """Send recorded runs to Weights & Biases: what its server does not have yet.
+    """Send recorded runs to Weights & Biases.
 
-    A run that fails does not stop the others.  The exit code is 0 only if all of them arrived, or
-    were there already.
+    Only what its server does not have yet is sent, and then read back.  A run that fails does not
+    stop the others.  The exit code is 0 only if all of them arrived, or were there already.
     """
     if everything == bool(refs):
         if everything:
@@ -74,9 +74,10 @@ def command(  # noqa: PLR0913 - click passes one for each option
                 )
             except (TracklayerError, OSError) as failure:
                 report = pushing.PushReport(reader.id, "failed", 0, 0, failures.describe(failure))
-            reports.append(report)
+            message = failures.one_line(report.message)
+            reports.append(replace(report, message=message))
             if not as_json:
-                say(_line(report))
+                say(_line(reports[-1]))
     if as_json:
         output.print_json(
             {
@@ -121,9 +122,8 @@ def _named(file: str, error: StoreError) -> StoreError:
 
 
 def _line(report: PushReport) -> str:
-    parts = [f"{report.run_id}: {report.outcome}", f"{report.rows} of {report.total} rows"]
-    tail = [failures.one_line(text) for text in (report.message, report.url or "") if text]
-    return "; ".join([", ".join(parts), *tail])
+    rows = f"{report.run_id}: {report.outcome}, {report.rows} of {report.total} rows"
+    return "; ".join(text for text in (rows, report.message, report.url) if text)
 
 
 def _total(store: Store, reports: list[PushReport]) -> str:

@@ -24,10 +24,10 @@ _REFUSALS_SHOWN: Final = 5
 def command(
     context: click.Context, *, files: tuple[Path, ...], create: bool, folder: Path | None
 ) -> None:
-    """Record what spill files hold in the runs that they belong to.
+    """Record what a full or hung disk did not take.
 
-    While its store took nothing (a disk that was full or hung), a run wrote what it logged to files
-    tracklayer-*.jsonl in the temporary folder, and said so.  A value that was logged again since
+    While its store took nothing, a run wrote what it logged to files tracklayer-*.jsonl in the
+    temporary folder, and said so.  Name them in that order.  A value that was logged again since
     keeps the newer value.  A file is deleted once its content is recorded; the run ends as it had
     ended.
     """

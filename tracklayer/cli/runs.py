@@ -11,7 +11,6 @@ import click
 from tracklayer.cli import failures, output
 from tracklayer.cli.options import dir_option, json_option
 from tracklayer.errors import RunNotFoundError, StoreError
-from tracklayer.ledger import Ledger
 from tracklayer.protocol import State
 
 if TYPE_CHECKING:
@@ -74,6 +73,8 @@ def run_seconds(reader: RunReader, info: RunInfo) -> float:
 
 def pushes(reader: RunReader, store: Store) -> list[dict[str, Any]]:
     """Return what each target of a push has confirmed, and whether that is all there is by now."""
+    from tracklayer.ledger import Ledger  # noqa: PLC0415 - `--help` needs it not
+
     entries = Ledger(store.path, reader.id).targets()
     revision = reader.revision if entries else None
     return [

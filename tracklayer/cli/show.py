@@ -21,7 +21,10 @@ if TYPE_CHECKING:
 @dir_option
 @json_option
 def command(*, ref: str, folder: Path | None, as_json: bool) -> None:
-    """Show a run: what it is, its config, summary, segments, metrics and artifacts."""
+    """Show a run.
+
+    What it is, its config, summary, segments, metrics and artifacts; all but its rows.
+    """
     from tracklayer.registry import open_store  # noqa: PLC0415 - looks for plug-ins
 
     store = open_store(folder)

@@ -1,0 +1,52 @@
+"""The client's own process: what to do when it dies, hangs, or keeps a failed start in mind.
+
+Its public interface has no word for these, so what stands here reaches below it (wandb 0.31).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import wandb
+from wandb.sdk import wandb_setup
+from wandb.sdk.mailbox import HandleAbandonedError, MailboxClosedError
+
+from tracklayer.errors import BackendLostError
+
+_DEAD = (ConnectionError, HandleAbandonedError, MailboxClosedError)
+
+
+@contextmanager
+def lost_when_client_dies() -> Iterator[None]:
+    """Turn what the client raises when its process is gone into `BackendLostError`."""
+    try:
+        yield
+    except _DEAD as error:
+        _tear_down()
+        msg = f"the wandb client's process is gone ({error or type(error).__name__})"
+        raise BackendLostError(msg) from error
+
+
+def forget_failed_start() -> None:
+    """Let the client forget a run that it could not start: it would call its id taken from then on."""
+    if wandb_setup.singleton().most_recent_active_run is None:
+        _tear_down()
+
+
+def kill_client() -> None:
+    """Kill the client's process, which serves all runs of this one."""
+    connection: Any = getattr(wandb_setup.singleton(), "_connection", None)
+    process: Any = getattr(getattr(connection, "_proc", None), "_process", None)
+    if process is not None:
+        process.kill()
+    _tear_down()
+
+
+def _tear_down() -> None:
+    """Take back the client's exit hook, which would wait for a process that is gone."""
+    try:
+        wandb.teardown()
+    except _DEAD:
+        pass  # it says that the process is gone, after it did its work

@@ -1,0 +1,205 @@
+"""Every backend passes the shipped conformance suite, read back by means that are not its own."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+import tensorboard_oracle
+from wandb_server import WandbServer
+
+from tracklayer.protocol import RunInfo
+from tracklayer.testing import BackendConformance, Point, Recorded
+from tracklayer.testing.recorded import one_a_step
+
+
+class TestSQLite(BackendConformance):
+    """Read back with SQL as anybody would write it."""
+
+    backend_name = "sqlite"
+
+    def read_back(self, folder: Path, info: RunInfo) -> Recorded:
+        file = sqlite3.connect(folder / "runs" / f"{info.id}.sqlite")
+        scalars: dict[str, list[Point]] = {}
+        for key, step, time, value in file.execute(
+            "SELECT key, step, time, value FROM (SELECT key_id, step, time, value, 0 AS seq FROM points"
+            " UNION ALL SELECT key_id, step, time, value, seq FROM new_points) JOIN keys USING (key_id)"
+            " ORDER BY key, step, seq"
+        ):
+            number = float("nan") if value is None else value
+            scalars.setdefault(key, []).append(Point(step, time, number))
+        objects: dict[str, dict[str, list[Point]]] = {"text": {}, "histogram": {}}
+        for key, step, time, kind, data in file.execute(
+            "SELECT key, step, time, kind, data FROM objects JOIN keys USING (key_id) ORDER BY step"
+        ):
+            value = json.loads(data)
+            shown = value["text"] if kind == "text" else (value["counts"], value["edges"])
+            objects[kind].setdefault(key, []).append(Point(step, time, shown))
+        artifacts: dict[str, dict[str, bytes]] = {}
+        for name, path, sha256 in file.execute(
+            "SELECT name, path, sha256 FROM artifacts JOIN artifact_files USING (artifact)"
+        ):
+            content = (folder / "blobs" / sha256[:2] / sha256).read_bytes()
+            artifacts.setdefault(name, {})[path] = content
+        (state,) = file.execute("SELECT state FROM segments ORDER BY segment DESC").fetchone()
+        recorded = Recorded(
+            scalars={key: one_a_step(points) for key, points in scalars.items()},
+            texts=objects["text"],
+            histograms=objects["histogram"],
+            config={k: json.loads(v) for k, v in file.execute("SELECT key, value FROM config")},
+            summary={k: json.loads(v) for k, v in file.execute("SELECT key, value FROM summary")},
+            state=state,
+            artifacts=artifacts,
+        )
+        file.close()
+        return recorded
+
+
+class TestTensorBoard(BackendConformance):
+    """Read back with TensorBoard's own reader."""
+
+    backend_name = "tensorboard"
+
+    def read_back(self, folder: Path, info: RunInfo) -> Recorded:
+        shown = tensorboard_oracle.read(folder / "tensorboard" / info.project / info.id)
+        ours = {tag.removeprefix("tracklayer/") for tag in shown.texts if tag.startswith("tracklayer/")}
+        return Recorded(
+            scalars=_latest(shown.scalars, lambda value: value),
+            texts=_latest(shown.texts, str),
+            histograms={
+                tag: [Point(p.step, p.wall_time, _counts_and_edges(p.buckets)) for p in points]
+                for tag, points in shown.histograms.items()
+            },
+            config=shown.json("tracklayer/config") if "config" in ours else None,
+            summary=shown.json("tracklayer/summary") if "summary" in ours else None,
+            state=_end(shown),
+            artifacts=None,  # noted as text, without their content
+            relative_error=1e-6,  # of float32
+            largest_integer=2**24,
+        )
+
+
+@pytest.mark.slow
+class TestWandb(BackendConformance):
+    """Read back from what the server received from the real client."""
+
+    backend_name = "wandb"
+    server: WandbServer
+
+    @pytest.fixture(autouse=True)
+    def _server(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+        with WandbServer() as server:
+            for name, value in server.environment(tmp_path / "home").items():
+                monkeypatch.setenv(name, value)
+            self.server = server
+            yield
+            _tear_down_client()
+
+    def read_back(self, folder: Path, info: RunInfo) -> Recorded:
+        run = self.server.runs.get(info.id)
+        kinds: dict[str, dict[str, list[Point]]] = {"scalar": {}, "text": {}, "histogram": {}}
+        for row in run.history if run else ():
+            step = row.get("tracklayer/step", row["_step"])
+            for key, value in row.items():
+                if key.startswith("_") or key == "tracklayer/step":
+                    continue
+                kind, shown = _kind(value)
+                kinds[kind].setdefault(key, []).append(Point(step, row["_timestamp"], shown))
+        made = self.server.artifacts
+        return Recorded(
+            scalars=_sorted(kinds["scalar"]),
+            texts=_sorted(kinds["text"]),
+            histograms=_sorted(kinds["histogram"]),
+            config=run.config if run else None,
+            summary=dict(run.summary) if run else None,
+            state=run.state if run else None,
+            artifacts={a.name: dict(a.files) for a in made if a.created_by == info.id},
+            live=False,  # a row is sent when a higher step comes
+        )
+
+
+class TestAFourthBackend(BackendConformance):
+    """An installed plug-in that the core has never heard of."""
+
+    backend_name = "jsonl"
+
+    @pytest.fixture(autouse=True)
+    def _installed(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.syspath_prepend(Path(__file__).parent / "plugin")
+
+    def read_back(self, folder: Path, info: RunInfo) -> Recorded:
+        kinds: dict[str, dict[str, list[Point]]] = {"scalar": {}, "text": {}, "histogram": {}}
+        config: dict[str, Any] = {}
+        summary: dict[str, Any] = {}
+        artifacts: dict[str, dict[str, bytes]] = {}
+        state = None
+        for line in (folder / f"{info.id}.jsonl").read_text().splitlines():
+            call = json.loads(line)
+            match call["call"]:
+                case "log":
+                    for key, value in call["values"].items():
+                        kind, shown = _kind(value)
+                        point = Point(call["step"], call["time"], shown)
+                        kinds[kind].setdefault(key, []).append(point)
+                case "config":
+                    config.update(call["values"])
+                case "summary":
+                    summary.update(call["values"])
+                case "artifact":
+                    files = {path: bytes.fromhex(data) for path, data in call["files"].items()}
+                    artifacts[call["name"]] = files
+                case _:
+                    state = call["state"]
+        scalars, texts, histograms = map(_sorted, kinds.values())
+        return Recorded(scalars, texts, histograms, config, summary, state, artifacts)
+
+
+def _end(shown: tensorboard_oracle.Shown) -> str | None:
+    text = shown.text("tracklayer/status") if "tracklayer/status" in shown.texts else ""
+    return next((state for state in ("finished", "failed", "crashed") if state in text), None)
+
+
+def _latest(series: Mapping[str, Any], shown: Callable[[Any], Any]) -> dict[str, list[Point]]:
+    """Return the series of users' keys, one point a step."""
+    return {
+        tag: one_a_step([Point(p.step, p.wall_time, shown(p.value)) for p in points])
+        for tag, points in series.items()
+        if not tag.startswith("tracklayer/")
+    }
+
+
+def _counts_and_edges(buckets: list[tuple[float, float, float]]) -> tuple[list[float], list[float]]:
+    edges = [left for left, _, _ in buckets] + [buckets[-1][1]] if buckets else []
+    return [count for _, _, count in buckets], edges
+
+
+def _kind(value: Any) -> tuple[str, Any]:
+    """Tell a JSON value's kind, and show it as the suite does."""
+    if isinstance(value, str):
+        return "text", value
+    if not isinstance(value, dict):
+        return "scalar", value
+    if "text" in value:
+        return "text", value["text"]
+    counts = value["counts"] if "counts" in value else value["values"]
+    return "histogram", (counts, value["edges"] if "edges" in value else value["bins"])
+
+
+def _sorted(points: dict[str, list[Point]]) -> dict[str, list[Point]]:
+    return {key: one_a_step(series) for key, series in points.items()}
+
+
+def _tear_down_client() -> None:
+    """End the client's process, so that the next test's starts with its own environment."""
+    import wandb
+
+    wandb.teardown()
+
+
+def test_the_fourth_backend_is_at_most_60_lines() -> None:
+    source = Path(__file__).parent / "plugin" / "tracklayer_jsonl.py"
+    assert len(source.read_text().splitlines()) <= 60

@@ -1,0 +1,283 @@
+"""The tests themselves, to be inherited by a backend's test class."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tracklayer import registry
+from tracklayer.artifacts import ArtifactFile, LoggedArtifact
+from tracklayer.errors import RunExistsError, RunNotFoundError
+from tracklayer.protocol import Backend, Run, RunInfo, State, Status
+from tracklayer.settings import Settings
+from tracklayer.testing.examples import HISTOGRAMS, KEYS, SCALARS, TEXTS
+from tracklayer.testing.recorded import Point, Recorded
+from tracklayer.values import Histogram, Scalar, Text
+
+_T0 = 1_700_000_000.0625  # a time with a fraction that float64 holds exactly
+
+
+class BackendConformance:
+    """Inherit, name the backend, and say how to read back what it recorded."""
+
+    backend_name: str
+
+    def read_back(self, folder: Path, info: RunInfo) -> Recorded:
+        """Read a run by other means than the backend's own code."""
+        raise NotImplementedError
+
+    # -- making runs ------------------------------------------------------------------------------
+
+    @pytest.fixture
+    def backend(self) -> Backend:
+        """The backend, found as users find it."""
+        return registry.load(self.backend_name)
+
+    @pytest.fixture
+    def folder(self, tmp_path: Path) -> Path:
+        """The store's folder."""
+        return tmp_path / "store"
+
+    def open_run(
+        self, backend: Backend, folder: Path, run_id: str = "conform1", resume: Any = None
+    ) -> Run:
+        """Open a run directly, without queue and front."""
+        info = RunInfo(
+            id=run_id,
+            project="conformance",
+            name="a name",
+            group="a group",
+            job_type="test",
+            tags=("one", "two"),
+            notes="some notes",
+            created_at=_T0,
+        )
+        settings = Settings(backends=(self.backend_name,), dir=folder)
+        folder.mkdir(exist_ok=True)
+        return backend.open(info, resume, settings)
+
+    def finished(self, run: Run, folder: Path, state: State = "finished") -> Recorded:
+        """Finish a run and read it back."""
+        run.commit()
+        info = run.info
+        run.finish(Status(state, 0 if state == "finished" else 1))
+        return self.read_back(folder, info)
+
+    # -- values -----------------------------------------------------------------------------------
+
+    @pytest.mark.parametrize("value", SCALARS.values(), ids=SCALARS.keys())
+    def test_a_scalar_comes_back_at_its_step_and_time(
+        self, backend: Backend, folder: Path, value: Scalar
+    ) -> None:
+        run = self.open_run(backend, folder)
+        run.log({"key": value}, step=7, time=_T0 + 1)
+        recorded = self.finished(run, folder)
+        (point,) = recorded.scalars["key"]
+        assert (point.step, point.time) == (7, _T0 + 1)
+        assert _agree(point.value, value, recorded), (point.value, value)
+
+    @pytest.mark.parametrize("text", TEXTS.values(), ids=TEXTS.keys())
+    def test_a_text_comes_back(self, backend: Backend, folder: Path, text: Text) -> None:
+        _need(backend, "text")
+        run = self.open_run(backend, folder)
+        run.log({"key": text, "other": 1.0}, step=3, time=_T0)
+        recorded = self.finished(run, folder)
+        assert recorded.texts is not None
+        assert [(p.step, p.value) for p in recorded.texts["key"]] == [(3, text.text)]
+
+    @pytest.mark.parametrize("histogram", HISTOGRAMS.values(), ids=HISTOGRAMS.keys())
+    def test_a_histogram_comes_back_with_its_counts_and_edges(
+        self, backend: Backend, folder: Path, histogram: Histogram
+    ) -> None:
+        _need(backend, "histogram")
+        run = self.open_run(backend, folder)
+        run.log({"key": histogram}, step=3, time=_T0)
+        recorded = self.finished(run, folder)
+        assert recorded.histograms is not None
+        (point,) = recorded.histograms["key"]
+        counts, edges = point.value
+        assert point.step == 3
+        if histogram.bins.count == 0:
+            assert sum(counts) == 0  # an empty one may have no bins, either
+        else:
+            assert list(counts) == list(histogram.bins.counts)
+            assert list(edges) == pytest.approx(list(histogram.bins.edges), rel=1e-9)
+
+    @pytest.mark.parametrize("key", KEYS.values(), ids=KEYS.keys())
+    def test_a_key_comes_back_as_it_was(self, backend: Backend, folder: Path, key: str) -> None:
+        run = self.open_run(backend, folder)
+        run.log({key: 1.5}, step=0, time=_T0)
+        recorded = self.finished(run, folder)
+        assert [point.value for point in recorded.scalars[key]] == [1.5]
+
+    # -- rows and steps ---------------------------------------------------------------------------
+
+    def test_every_row_is_there_in_order_of_steps(self, backend: Backend, folder: Path) -> None:
+        run = self.open_run(backend, folder)
+        for step in range(3_000):
+            run.log({"a": step * 0.5, "b": step}, step=step, time=_T0 + step)
+            if step % 1_000 == 0:
+                run.commit()
+        recorded = self.finished(run, folder)
+        assert recorded.scalars["a"] == [Point(s, _T0 + s, s * 0.5) for s in range(3_000)]
+        assert [p.value for p in recorded.scalars["b"]] == list(range(3_000))
+
+    def test_values_of_one_step_merge(self, backend: Backend, folder: Path) -> None:
+        run = self.open_run(backend, folder)
+        run.log({"a": 1.0}, step=5, time=_T0)
+        run.log({"b": 2.0}, step=5, time=_T0)
+        recorded = self.finished(run, folder)
+        assert {k: [(p.step, p.value) for p in v] for k, v in recorded.scalars.items()} == {
+            "a": [(5, 1.0)],
+            "b": [(5, 2.0)],
+        }
+
+    def test_a_late_row_keeps_its_step(self, backend: Backend, folder: Path) -> None:
+        run = self.open_run(backend, folder)
+        run.log({"a": 10.0}, step=10, time=_T0)
+        run.commit()
+        run.log({"late": 4.0}, step=4, time=_T0 + 1)
+        run.log({"a": 11.0}, step=11, time=_T0 + 2)
+        recorded = self.finished(run, folder)
+        assert recorded.scalars["late"] == [Point(4, _T0 + 1, 4.0)]
+        assert [(p.step, p.value) for p in recorded.scalars["a"]] == [(10, 10.0), (11, 11.0)]
+
+    def test_a_value_logged_again_replaces_the_older(self, backend: Backend, folder: Path) -> None:
+        run = self.open_run(backend, folder)
+        run.log({"a": 1.0}, step=1, time=_T0)
+        run.log({"a": 2.0}, step=1, time=_T0 + 1)
+        recorded = self.finished(run, folder)
+        assert recorded.scalars["a"] == [Point(1, _T0 + 1, 2.0)]
+
+    def test_what_was_committed_is_there_before_the_end(
+        self, backend: Backend, folder: Path
+    ) -> None:
+        run = self.open_run(backend, folder)
+        run.log({"a": 1.0}, step=1, time=_T0)
+        run.commit()
+        recorded = self.read_back(folder, run.info)
+        run.finish(Status())
+        if not recorded.live:
+            pytest.skip("read back once it is finished")
+        assert [p.value for p in recorded.scalars["a"]] == [1.0]
+
+    def test_a_backend_leaves_the_mapping_as_it_was(self, backend: Backend, folder: Path) -> None:
+        run = self.open_run(backend, folder)
+        values: dict[str, Any] = {"a": 1.0, "text": Text("t"), "h": Histogram([1.0])}
+        before = dict(values)
+        run.log(values, step=1, time=_T0)
+        self.finished(run, folder)
+        assert values == before
+
+    # -- what goes with the rows ------------------------------------------------------------------
+
+    def test_config_stays_nested_and_merges(self, backend: Backend, folder: Path) -> None:
+        run = self.open_run(backend, folder)
+        run.update_config({"lr": 0.1, "model": {"layers": [1, 2], "name": "cnn"}, "none": None})
+        run.update_config({"lr": 0.2, "seed": 3, "flag": True, "ключ": "значение"})
+        run.log({"a": 1.0}, step=0, time=_T0)
+        recorded = self.finished(run, folder)
+        if recorded.config is None:
+            pytest.skip("shows no config")
+        assert recorded.config == {
+            "lr": 0.2,
+            "model": {"layers": [1, 2], "name": "cnn"},
+            "none": None,
+            "seed": 3,
+            "flag": True,
+            "ключ": "значение",
+        }
+
+    def test_summary_entries_set_by_hand_win(self, backend: Backend, folder: Path) -> None:
+        run = self.open_run(backend, folder)
+        run.log({"loss": 5.0}, step=0, time=_T0)
+        run.update_summary({"best": 0.5, "note": "good"})
+        recorded = self.finished(run, folder)
+        if recorded.summary is None:
+            pytest.skip("shows no summary")
+        assert recorded.summary["best"] == 0.5
+        assert recorded.summary["note"] == "good"
+
+    @pytest.mark.parametrize("state", ["finished", "failed"])
+    def test_the_end_is_recorded(self, backend: Backend, folder: Path, state: State) -> None:
+        run = self.open_run(backend, folder)
+        run.log({"a": 1.0}, step=0, time=_T0)
+        recorded = self.finished(run, folder, state)
+        if recorded.state is None:
+            pytest.skip("shows no state")
+        assert recorded.state == state
+
+    def test_an_artifact_comes_back_with_its_files(
+        self, backend: Backend, folder: Path, tmp_path: Path
+    ) -> None:
+        content = {"weights.bin": bytes(range(256)) * 10, "sub/config.json": b"{}"}
+        files: list[ArtifactFile] = []
+        for name, data in content.items():
+            source = tmp_path / name.replace("/", "_")
+            source.write_bytes(data)
+            files.append(ArtifactFile(name, hashlib.sha256(data).hexdigest(), len(data), source))
+        run = self.open_run(backend, folder)
+        run.log({"a": 1.0}, step=0, time=_T0)
+        run.log_artifact(LoggedArtifact("model", "model", tuple(files), "d", {"acc": 0.9}, _T0))
+        recorded = self.finished(run, folder)
+        if recorded.artifacts is None:
+            pytest.skip("shows no artifacts' content")
+        assert recorded.artifacts == {"model": content}
+
+    def test_an_empty_run_can_be_finished(self, backend: Backend, folder: Path) -> None:
+        recorded = self.finished(self.open_run(backend, folder), folder)
+        assert recorded.scalars == {}
+
+    # -- runs that are there already --------------------------------------------------------------
+
+    def test_an_id_is_not_used_twice_unasked(self, backend: Backend, folder: Path) -> None:
+        run = self.open_run(backend, folder)
+        run.log({"a": 1.0}, step=0, time=_T0)
+        self.finished(run, folder)
+        for resume in (None, "never"):
+            with pytest.raises(RunExistsError, match="conform1"):
+                self.open_run(backend, folder, resume=resume)
+
+    def test_resuming_demands_a_run(self, backend: Backend, folder: Path) -> None:
+        with pytest.raises(RunNotFoundError, match="conform1"):
+            self.open_run(backend, folder, resume="must")
+
+    @pytest.mark.parametrize("resume", ["allow", "must"])
+    def test_a_resumed_run_goes_on(self, backend: Backend, folder: Path, resume: str) -> None:
+        run = self.open_run(backend, folder, resume="allow")
+        assert not run.info.resumed
+        run.log({"a": 1.0}, step=0, time=_T0)
+        self.finished(run, folder, "failed")
+        run = self.open_run(backend, folder, resume=resume)
+        assert run.info.resumed
+        run.log({"a": 2.0}, step=1, time=_T0 + 1)
+        recorded = self.finished(run, folder)
+        assert [(p.step, p.value) for p in recorded.scalars["a"]] == [(0, 1.0), (1, 2.0)]
+        assert recorded.state in {None, "finished"}
+
+    def test_runs_do_not_mix(self, backend: Backend, folder: Path) -> None:
+        first = self.open_run(backend, folder, "conform1")
+        second = self.open_run(backend, folder, "conform2")
+        first.log({"a": 1.0}, step=0, time=_T0)
+        second.log({"a": 2.0}, step=0, time=_T0)
+        assert [p.value for p in self.finished(first, folder).scalars["a"]] == [1.0]
+        assert [p.value for p in self.finished(second, folder).scalars["a"]] == [2.0]
+
+
+def _need(backend: Backend, kind: str) -> None:
+    if kind not in backend.kinds:
+        pytest.skip(f"shows no {kind}")
+
+
+def _agree(found: Any, value: Scalar, recorded: Recorded) -> bool:
+    if isinstance(value, float) and math.isnan(value):
+        return isinstance(found, float) and math.isnan(found)
+    if isinstance(value, int) and abs(value) > recorded.largest_integer:
+        return bool(math.isclose(found, value, rel_tol=max(recorded.relative_error, 1e-15)))
+    if recorded.relative_error:
+        return bool(math.isclose(found, value, rel_tol=recorded.relative_error))
+    return bool(found == value)
