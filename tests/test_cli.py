@@ -98,7 +98,7 @@ def change(file: Path, sql: str) -> None:
 
 def child(code: str, *arguments: str | Path) -> subprocess.Popen[str]:
     command = [sys.executable, "-c", code, *map(str, arguments)]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, text=True)  # noqa: S603 - ours
+    return subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
 
 
 LIVE = """
@@ -176,7 +176,7 @@ print(sorted({"sqlalchemy", "rich", "numpy", "wandb", "tensorboardX"} & set(sys.
 
 def test_the_module_is_the_program() -> None:
     command = [sys.executable, "-m", "tracklayer", "show", "nobody"]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603 - ours
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 3
     assert done.stdout == ""
     assert done.stderr.startswith("tracklayer: no run 'nobody' in ")
@@ -188,7 +188,7 @@ def test_a_reader_that_has_enough_ends_the_program_without_a_word(store: Path) -
     command = [sys.executable, "-m", "tracklayer", "show", "first"]
     reading, writing = os.pipe()
     os.close(reading)
-    done = subprocess.run(command, stdout=writing, stderr=subprocess.PIPE, check=False)  # noqa: S603 - ours
+    done = subprocess.run(command, stdout=writing, stderr=subprocess.PIPE, check=False)
     os.close(writing)
     assert done.stderr == b""
 
@@ -210,6 +210,12 @@ def test_a_store_that_is_a_file_is_exit_code_4(tmp_path: Path) -> None:
     result = cli("runs", "--dir", tmp_path / "file", expect=4)
     assert result.stderr.startswith("tracklayer: ")
     assert result.stderr.count("\n") == 1
+
+
+def test_a_store_that_cannot_be_listed_is_not_taken_for_an_empty_one(store: Path) -> None:
+    store.mkdir()
+    (store / "runs").write_text("not a folder")
+    assert str(store) in cli("runs", expect=4).stderr
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="nothing is forbidden to root")
@@ -317,7 +323,7 @@ def test_damage_inside_of_a_file_hides_no_other_run(store: Path, table: str) -> 
     record(store, id="whole")
     record(store, id="damaged")
     file = run_file(store, "damaged")
-    [(page,)] = query(file, f"SELECT rootpage FROM sqlite_master WHERE name = '{table}'")  # noqa: S608 - a constant
+    [(page,)] = query(file, f"SELECT rootpage FROM sqlite_master WHERE name = '{table}'")
     [(size,)] = query(file, "PRAGMA page_size")
     with file.open("r+b") as raw:
         raw.seek((page - 1) * size)
@@ -493,7 +499,7 @@ def test_output_that_cannot_be_encoded_is_escaped(store: Path) -> None:
     record(store, id="r", name="näme", config={"greek": "λ"})
     environment = {**os.environ, "PYTHONIOENCODING": "ascii"}
     command = [sys.executable, "-m", "tracklayer", "show", "r"]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)  # noqa: S603 - ours
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
     assert r"n\xe4me" in done.stdout
     assert r"\u03bb" in done.stdout
 
@@ -506,7 +512,7 @@ def on_a_terminal(*arguments: str, columns: int = 80) -> str:
     controller, terminal = pty.openpty()
     environment = {**os.environ, "COLUMNS": str(columns), "LINES": "40", "TERM": "xterm-256color"}
     command = [sys.executable, "-m", "tracklayer", *arguments]
-    with subprocess.Popen(  # noqa: S603 - ours
+    with subprocess.Popen(
         command, stdin=terminal, stdout=terminal, stderr=terminal, env=environment
     ) as process:
         os.close(terminal)
@@ -548,7 +554,7 @@ class Elsewhere:
         del resume, settings
         return self.runs.setdefault(info.id, HostedRun(info))
 
-    def received(self, info: RunInfo) -> Received | None:
+    def received(self, info: RunInfo, artifacts: object) -> Received | None:
         if info.id in self.away:
             msg = "https://user:password@host is\nnot reachable"
             raise ConnectionError(msg)
@@ -561,7 +567,7 @@ class Elsewhere:
             max(keys, default=-1),
             len(keys),
             keys,
-            frozenset(),
+            (),
             f"http://x/{info.id}",
         )
 
@@ -687,7 +693,7 @@ pushing.push = push
 main(["push", "--all"])
 """
     controller, terminal = pty.openpty()
-    with subprocess.Popen(  # noqa: S603 - ours
+    with subprocess.Popen(
         [sys.executable, "-c", code, str(Path(__file__).parent)], stdout=terminal
     ) as process:
         os.close(terminal)
@@ -873,7 +879,7 @@ run.finish()
 """
     environment = {**os.environ, "TRACKLAYER_FINISH_TIMEOUT": "0.5"}
     command = [sys.executable, "-c", code, str(store)]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)  # noqa: S603 - ours
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
     [file] = (tmp_path / "temporary").glob("tracklayer-hung-*.jsonl")
     assert f"tracklayer recover {file}" in done.stderr
     assert read_info(store, "hung").state == "crashed"

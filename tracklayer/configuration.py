@@ -28,9 +28,25 @@ def as_mapping(source: Any) -> Mapping[str, Any] | None:
     for view in ("flag_values_dict", "model_dump", "to_dict", "_asdict"):  # absl, pydantic, …
         method = getattr(source, view, None)
         if callable(method):
-            result = method()
+            try:
+                result = method()
+            except Exception:  # noqa: BLE001 - a stranger's method of that name, which means something else
+                return None
             return result if isinstance(result, Mapping) else None  # pyright: ignore[reportUnknownVariableType] - as above
     return None
+
+
+def checked_mapping(source: Any) -> Mapping[str, Any]:
+    """Return the mapping view of what is given as a config.
+
+    Raises:
+        UsageError: it has none.
+    """
+    view = as_mapping(source)
+    if view is None:
+        msg = f"config takes a mapping, dataclass or namespace, not {type(source).__name__}"
+        raise UsageError(msg)
+    return view
 
 
 def plain(value: Any, path: str, strange: list[str]) -> Any:
@@ -52,7 +68,10 @@ def plain(value: Any, path: str, strange: list[str]) -> Any:
     if mapping is not None:
         return {str(k): plain(v, f"{path}.{k}" if path else str(k), strange) for k, v in mapping.items()}
     strange.append(path)
-    return str(value)
+    try:
+        return str(value)
+    except Exception:  # noqa: BLE001 - a stranger's `__str__` must not cost the run
+        return object.__repr__(value)
 
 
 def _number(value: Any) -> bool | int | float | None:
@@ -137,11 +156,7 @@ class Config(_Values):
         """
         merged: dict[str, Any] = {}
         for source in sources:
-            view = as_mapping(source)
-            if view is None:
-                msg = f"config takes a mapping, dataclass or namespace, not {type(source).__name__}"
-                raise UsageError(msg)
-            merged.update(view)
+            merged.update(checked_mapping(source))
         merged.update(values)
         if merged:
             self._put(merged)

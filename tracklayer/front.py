@@ -22,7 +22,7 @@ from tracklayer import reporting
 from tracklayer.artifacts import Artifact, LoggedArtifact
 from tracklayer.blobs import BlobFolder
 from tracklayer.configuration import Config, Summary
-from tracklayer.errors import RunFinishedError, UnsupportedValueError, UsageError
+from tracklayer.errors import RunFinishedError, StoreError, UnsupportedValueError, UsageError
 from tracklayer.fanout import FanOut
 from tracklayer.forking import tell_children
 from tracklayer.lifecycle import exit_code_of
@@ -57,6 +57,7 @@ class ActiveRun:
         summaries: MetricSummaries,
         settings: Settings,
         on_finish: Callable[[ActiveRun], None],
+        recorded: Callable[[], RunReader | None] = lambda: None,
     ) -> None:
         self._info = info
         self._queues = queues
@@ -78,6 +79,7 @@ class ActiveRun:
         self._status = Status()
         self._inherited = False
         self._summaries = summaries
+        self._recorded = recorded
         self.config = Config(self._sink.update_config)
         self.summary = Summary(self._sink.update_summary, self._metric_summaries)
         tell_children(self)
@@ -164,7 +166,7 @@ class ActiveRun:
                 self._newest = step  # type: ignore[assignment] # as above
                 self._put((step, now(), values.copy()), size)  # type: ignore[arg-type, attr-defined] # as above
                 return
-        self._log_any(values, step, commit, now() if time is None else time)
+        self._log_any(values, step, commit, now() if time is None else _checked_time(time))
 
     def _log_any(
         self, values: Mapping[str, Any], step: Any, commit: bool | None, time: float
@@ -277,9 +279,15 @@ class ActiveRun:
         self.summary.update(summary)
 
     def _metric_summaries(self) -> dict[str, Any]:
-        if not self._finished:
-            self._queues[0].flush(self._settings.start_timeout)
-        return self._summaries.current()
+        whole = self._finished or self._queues[0].catch_up(self._settings.start_timeout)
+        entries = self._summaries.current()
+        if whole and not self._summaries.is_exact:
+            try:
+                reader = self._recorded()
+                return entries if reader is None else reader.summary
+            except StoreError as error:
+                reporting.inform(f"run {self.id}: the summary is that of this process: {error}")
+        return entries
 
     # -- ending -----------------------------------------------------------------------------------
 
@@ -319,6 +327,12 @@ class ActiveRun:
         if not self._ended and not self._inherited:
             self._finish_queues(self._status)
             self._ended = True
+            self._info = replace(
+                self._info,
+                state=self._status.state,
+                exit_code=self._status.exit_code,
+                finished_at=now(),
+            )
             self._on_finish(self)
 
     def _finish_queues(self, status: Status) -> None:
@@ -404,3 +418,10 @@ def _checked_step(step: Any) -> int:
         msg = f"step {number} is not from 0 to 2^63 - 1"
         raise UsageError(msg)
     return number
+
+
+def _checked_time(time: Any) -> float:
+    if isinstance(time, (int, float)) and math.isfinite(time):
+        return float(time)
+    msg = f"time {time!r} is no time in Unix seconds"
+    raise UsageError(msg)

@@ -162,14 +162,15 @@ class Received:
     """What a hosted backend's server says it has of a run.
 
     `keys` maps each true step to the keys that the server has there; `last_step` is the highest step
-    that the server counts (-1 for none), `line_count` the number of its rows.
+    that the server counts (-1 for none), `line_count` the number of its rows.  `missing_artifacts` are
+    those that were asked for and that it does not have with the same content.
     """
 
     state: State
     last_step: int
     line_count: int
     keys: Mapping[int, frozenset[str]]
-    artifacts: frozenset[str]
+    missing_artifacts: tuple[LoggedArtifact, ...]
     url: str | None = None
 
 
@@ -192,7 +193,9 @@ class Backend:
         kinds: the kinds of value that it can show (see `tracklayer.values`).
         hosted: it needs a server, so a local record accompanies it, from which `push` completes it.
         open_store: for a backend whose runs can be read back: opens its store.
-        received: for a hosted backend: asks the server what it has of a run; None for nothing.
+        received: for a hosted backend: asks the server what it has of a run and of its artifacts; None
+            where it has no such run.
+        server: for a hosted backend: the address of the server that it would talk to.
     """
 
     name: str
@@ -202,4 +205,5 @@ class Backend:
     kinds: frozenset[str] = ALL_KINDS
     hosted: bool = False
     open_store: Callable[[Path], Store] | None = None
-    received: Callable[[RunInfo], Received | None] | None = None
+    received: Callable[[RunInfo, Sequence[LoggedArtifact]], Received | None] | None = None
+    server: Callable[[], str] | None = None

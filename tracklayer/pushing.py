@@ -1,25 +1,27 @@
-"""Push: the replay of a recorded run into a hosted backend, with a ledger of what its server confirmed.
+"""Push: the replay of a recorded run into a hosted backend, with a ledger of what it confirmed.
 
-The server is read first, and only what it does not have is sent.  Success is what the server says it has,
-read back afterwards; never an exit code.
+The server is read first, and only what it does not have is sent.  Success is what the server says
+it has, read back afterwards; never an exit code.
 """
 
 from __future__ import annotations
 
+import tempfile
 import time
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, Literal, final
 
 from tracklayer.errors import BackendUnavailableError, TracklayerError
 from tracklayer.ledger import Ledger
-from tracklayer.protocol import Received, RunInfo
+from tracklayer.protocol import Received, Resume, RunInfo
 from tracklayer.reading import Row, RunReader
 from tracklayer.replaying import replay
 from tracklayer.settings import Settings
 
 if TYPE_CHECKING:
+    from tracklayer.artifacts import LoggedArtifact
     from tracklayer.protocol import Backend
 
 Outcome = Literal["sent", "unchanged", "would send", "unconfirmed", "failed"]
@@ -31,7 +33,7 @@ _FINISH_SECONDS: Final = 3600.0  # of a push: the rows may be many, and nobody's
 @final
 @dataclass(frozen=True, slots=True)
 class PushReport:
-    """What became of one run's push: `rows` were sent (or would be), of `total` that the run has."""
+    """What became of one run's push: `rows` were sent (or would be), of `total` in the run."""
 
     run_id: str
     outcome: Outcome
@@ -62,89 +64,135 @@ def push(
         What happened; an error of ours or of the network is a report, not an exception.
     """
     try:
-        return _push(reader, backend, store, dry_run=dry_run, progress=progress)
+        return _Push(reader, backend, store).run(dry_run=dry_run, progress=progress)
     except (TracklayerError, OSError) as error:
         return PushReport(reader.id, "failed", 0, 0, str(error))
-
-
-def _push(
-    reader: RunReader,
-    backend: Backend,
-    store: Path,
-    *,
-    dry_run: bool,
-    progress: Callable[[int], None] | None,
-) -> PushReport:
-    if backend.received is None:
-        msg = f"backend {backend.name!r} has no server to push to"
-        raise BackendUnavailableError(msg)
-    backend.check()
-    info, revision = reader.info, reader.revision
-    ledger = Ledger(store, info.id)
-    target = target_of(backend, info)
-    confirmed = ledger.entry(target)
-    if confirmed.get("revision") == revision:
-        rows = int(confirmed.get("rows", 0))
-        return PushReport(info.id, "unchanged", 0, rows, "sent before", confirmed.get("url"))
-
-    found = backend.received(info)
-    total, lacking = _count(reader, found)
-    if dry_run:
-        return PushReport(info.id, "would send", lacking, total, _lack(reader, found, lacking, confirmed))
-    if found is None or not _is_complete(reader, info, found, lacking) or confirmed:
-        _send(reader, backend, info, found, store, progress)
-        found = _read_back(reader, backend, info)
-    if found is None:
-        return PushReport(info.id, "unconfirmed", lacking, total, "the server does not show the run")
-    _, still = _count(reader, found)
-    if not _is_complete(reader, info, found, still):
-        message = f"the server still lacks {_lack(reader, found, still, {})}; push again"
-        return PushReport(info.id, "unconfirmed", lacking - still, total, message, found.url)
-    ledger.confirm(
-        target,
-        {"revision": revision, "rows": total, "url": found.url, "confirmed_at": time.time()},
-    )
-    message = "confirmed by the server" if lacking else "the server had every row"
-    return PushReport(info.id, "sent", lacking, total, message, found.url)
+    except Exception as error:  # noqa: BLE001 - a backend's code may raise anything; other runs wait
+        return PushReport(reader.id, "failed", 0, 0, repr(error))
 
 
 def target_of(backend: Backend, info: RunInfo) -> str:
     """Return the name under which the ledger keeps a target."""
-    return f"{backend.name}:{info.entity or ''}/{info.project}"
+    server = backend.server() if backend.server else ""
+    return f"{backend.name}:{server}/{info.entity or ''}/{info.project}"
 
 
-def _send(
-    reader: RunReader,
-    backend: Backend,
-    info: RunInfo,
-    found: Received | None,
-    store: Path,
-    progress: Callable[[int], None] | None,
-) -> None:
-    settings = Settings(
-        backends=(backend.name,), dir=store, finish_timeout=_FINISH_SECONDS, replaying=True
-    )
-    run = backend.open(info, "never" if found is None else "must", settings)
-    replay(
-        reader,
-        run,
-        missing=lambda row: lacking_of(row, found),
-        without_artifacts=found.artifacts if found else (),
-        progress=progress,
-    )
+@final
+class _Push:
+    """One run's push: of what it holds now.  What is logged meanwhile is for the next one."""
 
+    def __init__(self, reader: RunReader, backend: Backend, store: Path) -> None:
+        if backend.received is None:
+            msg = f"backend {backend.name!r} has no server to push to"
+            raise BackendUnavailableError(msg)
+        backend.check()
+        self._reader = reader
+        self._backend = backend
+        self._ask = backend.received
+        self._revision = reader.revision
+        self._info = reader.info
+        self._ledger = Ledger(store, reader.id)
+        self._target = target_of(backend, self._info)
+        self._keys: dict[int, frozenset[str]] = {}
+        self._artifacts: list[LoggedArtifact] = []
 
-def _read_back(reader: RunReader, backend: Backend, info: RunInfo) -> Received | None:
-    """Ask until the server shows everything, or time is up."""
-    deadline, pause = time.monotonic() + _CONFIRM_SECONDS, 0.2
-    while True:
-        found = backend.received(info) if backend.received else None
-        if found is not None and _is_complete(reader, info, found, _count(reader, found)[1]):
-            return found
-        if time.monotonic() + pause > deadline:
-            return found
-        time.sleep(pause)
-        pause *= 2
+    def run(self, *, dry_run: bool, progress: Callable[[int], None] | None) -> PushReport:
+        confirmed = self._ledger.entry(self._target)
+        if confirmed.get("revision") == self._revision:
+            rows = int(confirmed.get("rows", 0))
+            return self._report("unchanged", 0, rows, "sent before", confirmed.get("url"))
+        interned: dict[frozenset[str], frozenset[str]] = {}
+        for row in self._reader.rows():
+            keys = frozenset(row.values)
+            self._keys[row.step] = interned.setdefault(keys, keys)
+        self._artifacts = self._reader.artifacts()
+        total = len(self._keys)
+        found = self._ask(self._info, self._artifacts)
+        lacking = self._lacking(found)
+        if dry_run:
+            message = self._missing(found) or ("config and summary" if confirmed else "nothing")
+            return self._report("would send", lacking, total, message, found.url if found else None)
+        if self._missing(found) or confirmed:
+            self._send(found, progress)
+            found = self._read_back()
+        if found is None:
+            return self._report("unconfirmed", 0, total, "the server does not show the run")
+        missing = self._missing(found)
+        if missing:
+            sent = lacking - self._lacking(found)
+            message = f"the server still lacks {missing}; push again"
+            return self._report("unconfirmed", sent, total, message, found.url)
+        self._ledger.confirm(
+            self._target,
+            {
+                "revision": self._revision,
+                "rows": total,
+                "url": found.url,
+                "confirmed_at": time.time(),
+            },
+        )
+        message = "confirmed by the server" if lacking else "the server had every row"
+        return self._report("sent", lacking, total, message, found.url)
+
+    def _send(self, found: Received | None, progress: Callable[[int], None] | None) -> None:
+        with tempfile.TemporaryDirectory(
+            prefix="tracklayer-push-", ignore_cleanup_errors=True
+        ) as scratch:
+            settings = Settings(
+                backends=(self._backend.name,),
+                dir=Path(scratch),
+                finish_timeout=_FINISH_SECONDS,
+                replaying=True,
+            )
+            resume: Resume = "never" if found is None else "must"
+            run = self._backend.open(self._info, resume, settings)
+            try:
+                replay(
+                    self._reader,
+                    run,
+                    missing=lambda row: lacking_of(row, found),
+                    artifacts=found.missing_artifacts if found else None,
+                    whole_summary=found is not None,
+                    progress=progress,
+                )
+            except BaseException:
+                abandon = getattr(run, "abandon", None)
+                if abandon is not None:
+                    abandon()
+                raise
+
+    def _read_back(self) -> Received | None:
+        """Ask until the server shows everything, or time is up."""
+        deadline, pause = time.monotonic() + _CONFIRM_SECONDS, 0.2
+        while True:
+            found = self._ask(self._info, self._artifacts)
+            if not self._missing(found) or time.monotonic() + pause > deadline:
+                return found
+            time.sleep(pause)
+            pause *= 2
+
+    def _lacking(self, found: Received | None) -> int:
+        """Return how many rows the server lacks, wholly or in part."""
+        if found is None:
+            return len(self._keys)
+        nothing = frozenset[str]()
+        return sum(not keys <= found.keys.get(step, nothing) for step, keys in self._keys.items())
+
+    def _missing(self, found: Received | None) -> str:
+        """Say what the server lacks; nothing if it has all."""
+        lacking = self._lacking(found)
+        parts = [f"{lacking} rows"] if lacking else []
+        artifacts = self._artifacts if found is None else found.missing_artifacts
+        if artifacts:
+            parts.append(f"artifacts {', '.join(artifact.name for artifact in artifacts)}")
+        if found is not None and not _same_end(self._info, found):
+            parts.append(f"the state {self._info.state!r} (it shows {found.state!r})")
+        return ", ".join(parts) if parts or found else "the run"
+
+    def _report(
+        self, outcome: Outcome, rows: int, total: int, message: str, url: str | None = None
+    ) -> PushReport:
+        return PushReport(self._info.id, outcome, rows, total, message, url)
 
 
 def lacking_of(row: Row, found: Received | None) -> Row | None:
@@ -157,36 +205,7 @@ def lacking_of(row: Row, found: Received | None) -> Row | None:
     return row._replace(values={k: v for k, v in row.values.items() if k not in present})
 
 
-def _count(reader: RunReader, found: Received | None) -> tuple[int, int]:
-    """Return how many rows the run has, and how many of them the server lacks, wholly or in part."""
-    total = lacking = 0
-    for row in reader.rows():
-        total += 1
-        lacking += lacking_of(row, found) is not None
-    return total, lacking
-
-
-def _is_complete(reader: RunReader, info: RunInfo, found: Received, lacking: int) -> bool:
-    names = {artifact.name for artifact in reader.artifacts()}
-    return not lacking and names <= found.artifacts and _same_end(info, found)
-
-
 def _same_end(info: RunInfo, found: Received) -> bool:
     """Say whether the run ended there as it did here; a server may show a failed run as crashed."""
     ill = {"failed", "crashed"}
     return info.state == found.state or (info.state in ill and found.state in ill)
-
-
-def _lack(
-    reader: RunReader, found: Received | None, lacking: int, confirmed: Mapping[str, object]
-) -> str:
-    names = {artifact.name for artifact in reader.artifacts()}
-    parts = [f"{lacking} rows"] if lacking else []
-    missing = sorted(names - (found.artifacts if found else frozenset()))
-    if missing:
-        parts.append(f"artifacts {', '.join(missing)}")
-    if found is not None and not _same_end(replace(reader.info), found):
-        parts.append(f"the state {reader.info.state!r} (it shows {found.state!r})")
-    if not parts:
-        parts.append("config and summary" if confirmed else "nothing")
-    return ", ".join(parts)

@@ -10,7 +10,7 @@ import shlex
 import threading
 from collections import deque
 from collections.abc import Callable, Mapping
-from contextlib import suppress
+from contextlib import closing, suppress
 from queue import Empty, SimpleQueue
 from time import monotonic, sleep
 from typing import TYPE_CHECKING, Any, Final, final
@@ -99,6 +99,7 @@ class Queue:
         """What was spilled and is being brought in."""
         self._outage_since: float | None = None
         self._commits = 0
+        self._missed_at = -1
         self._reported: set[str] = set()
         self._usable = True
         self._is_late = False
@@ -188,6 +189,14 @@ class Queue:
                     return False
         return False
 
+    def catch_up(self, timeout: float) -> bool:
+        """Flush, but wait no more than once while the backend does not get on."""
+        if self._outage_since is not None or self._missed_at == self._commits:
+            return False
+        caught_up = self.flush(timeout)
+        self._missed_at = -1 if caught_up else self._commits
+        return caught_up
+
     def finish(self, status: Status) -> None:
         """Commit everything, finish the backend's run, and end the thread.
 
@@ -246,7 +255,8 @@ class Queue:
                 if self._room_came():
                     self._append(item)
                     return
-                self._open_spill()
+                if self._spill is None:  # a signal handler that logs may have come to this meanwhile
+                    self._open_spill()
             self._write_spill(item)
 
     def _room_came(self) -> bool:
@@ -255,6 +265,8 @@ class Queue:
         progress = self._commits
         waited_since = self._outage_since or monotonic()
         while self._usable and self._size_in - self._size_out > self._limit:
+            if self._spill is not None:
+                return False
             if self._commits != progress:
                 progress, waited_since = self._commits, monotonic()
             elif monotonic() - waited_since > _PATIENCE:
@@ -306,17 +318,18 @@ class Queue:
         waiting = sum(not _is_internal(item) for item in left)
         kept, trouble = 0, ""
         try:
-            rescue = Spill(self.info)
-            files.append(rescue.path)
-            for item in left:
-                if isinstance(item, Call) and item.method == _CLOSED:
-                    rescue.write(Call("finish", item.argument))
-                elif not _is_internal(item) and self._kept_in(rescue, item):
-                    kept += 1
+            with closing(Spill(self.info)) as rescue:
+                files.append(rescue.path)
+                for item in left:
+                    if isinstance(item, Call) and item.method == _CLOSED:
+                        rescue.write(Call("finish", item.argument))
+                    elif not _is_internal(item) and self._kept_in(rescue, item):
+                        kept += 1
         except OSError as error:
             trouble = f" {waiting - kept} calls are lost: {error}."
         self.lost += waiting - kept
         if after:
+            after.close()
             files.append(after.path)
         kept += sum(spill.count for spill in (before, after) if spill)
         self._report(
@@ -356,8 +369,8 @@ class Queue:
             self._items.clear()
             self._reported.add("lost")
             self._opened.put(error)
-            if self._is_late:  # nobody waits for the error any more
-                self._lose(f"it did not start: {error}")
+            if self._is_late and not self._hosted:  # nobody waits for the error any more
+                self._report("gone", f"{self.name} is lost: it did not start: {error}")
             return
         self._opened.put(None)
         last_commit = monotonic()
@@ -473,8 +486,9 @@ class Queue:
     def _bring_in(self, run: Run, spill: Spill) -> None:
         """Pass on what was spilled."""
         with self._lock:
-            self._spill, self._returning = None, spill
-            self._limit = self._limit_bytes
+            self._returning = spill
+            if self._spill is spill:
+                self._spill, self._limit = None, self._limit_bytes
             spill.close()
         done, trouble = 0, "it is torn"
         try:
@@ -542,18 +556,23 @@ class Queue:
 
     def _lose(self, reason: str) -> None:
         """Send nothing more: the backend is gone."""
+        if not self._usable:
+            return  # it was given up, which whoever did so reports
         self._append = self._refuse
         self._usable = False
         with self._lock:
-            spilled = [spill.path for spill in (self._returning, self._spill) if spill]
+            spills = [spill for spill in (self._returning, self._spill) if spill]
             left = [*self._in_flight, *self._items]
         self.lost += sum(not _is_internal(item) for item in left)
         self._items.clear()
         self._in_flight = []
         self._reported.add("lost")  # `finish` need not repeat the remedy
         remedy = f"; {self._remedy}" if self._remedy else ""
-        if spilled:
-            remedy += f"; `tracklayer recover {shlex.join(map(str, spilled))}` has what was spilled"
+        if spills:
+            files = shlex.join(str(spill.path) for spill in spills)
+            remedy += f"; `tracklayer recover {files}` records what was spilled"
+        for spill in spills:
+            spill.close()
         self._report("gone", f"{self.name} is lost: {reason}. Training goes on{remedy}")
 
     def _report(self, about: str, message: str) -> None:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from tracklayer.protocol import Run, Status, TakesMetricRules
 
 if TYPE_CHECKING:
+    from tracklayer.artifacts import LoggedArtifact
     from tracklayer.reading import Row, RunReader
 
 _COMMIT_EVERY = 10_000
@@ -18,7 +19,8 @@ def replay(
     run: Run,
     *,
     missing: Callable[[Row], Row | None] | None = None,
-    without_artifacts: Collection[str] = (),
+    artifacts: Sequence[LoggedArtifact] | None = None,
+    whole_summary: bool = False,
     progress: Callable[[int], None] | None = None,
 ) -> int:
     """Record in `run` all that `reader` has, in order of steps, and finish it as it was finished.
@@ -27,7 +29,8 @@ def replay(
         reader: a recorded run.
         run: any run: a backend's, or what `init` returned.  It keeps its own id and name.
         missing: picks from each row what is to be recorded; None leaves it out.  By default, all is.
-        without_artifacts: names of artifacts to leave out.
+        artifacts: which to record; by default, all.
+        whole_summary: record the metrics' summaries as they are, too, since not all rows are.
         progress: told the number of rows so far.
 
     Returns:
@@ -47,12 +50,11 @@ def replay(
                 run.commit()
                 if progress is not None:
                     progress(count)
-    for artifact in reader.artifacts():
-        if artifact.name not in without_artifacts:
-            run.log_artifact(artifact)
-    explicit = reader.explicit_summary
-    if explicit:
-        run.update_summary(explicit)
+    for artifact in reader.artifacts() if artifacts is None else artifacts:
+        run.log_artifact(artifact)
+    summary = reader.summary if whole_summary else reader.explicit_summary
+    if summary:
+        run.update_summary(summary)
     info = reader.info
     run.finish(Status(info.state, info.exit_code or 0))
     return count

@@ -9,8 +9,8 @@ _LOGGER: Final = logging.getLogger("tracklayer")
 
 
 def warn(message: str) -> None:
-    """Say what went wrong and what to do; on stderr, unless the program set up logging."""
-    _LOGGER.warning("tracklayer: %s", message)
+    """Say what went wrong and what to do, in one line; on stderr, unless the program set up logging."""
+    _LOGGER.warning("tracklayer: %s", " ".join(message.splitlines()))
 
 
 def inform(message: str) -> None:

@@ -10,6 +10,7 @@ from time import time as now
 from typing import Any, Final, cast
 
 from tracklayer import lifecycle, naming, registry, reporting
+from tracklayer.configuration import checked_mapping
 from tracklayer.errors import (
     BackendUnavailableError,
     RunExistsError,
@@ -21,6 +22,7 @@ from tracklayer.errors import (
 from tracklayer.front import ActiveRun
 from tracklayer.protocol import Backend, Resume, Run, RunInfo, Status
 from tracklayer.queue import Queue
+from tracklayer.reading import RunReader
 from tracklayer.settings import (
     DEFAULT_PROJECT,
     LOCAL_BACKEND,
@@ -98,6 +100,7 @@ def init(
         notes=notes if notes is not None else wandb_default("notes"),
         created_at=now(),
     )
+    config = {} if config is None else checked_mapping(config)
     previous = lifecycle.open_run()
     if previous is not None and reinit == "return_previous":
         return previous
@@ -109,8 +112,7 @@ def init(
         previous.finish()
     run = _Opening(settings, info, has_id=run_id is not None).open(resuming)
     lifecycle.opened(run, current=reinit != "create_new")
-    if config is not None:
-        run.config.update(config)
+    run.config.update(config)
     return run
 
 
@@ -119,7 +121,7 @@ class _Opening:
 
     def __init__(self, settings: Settings, info: RunInfo, *, has_id: bool) -> None:
         self._settings = settings
-        self._info = info
+        self._info = self._wanted = info
         self._has_id = has_id
         self._deadline = monotonic() + settings.start_timeout
         self._summaries = MetricSummaries()
@@ -130,32 +132,50 @@ class _Opening:
         backends = self._chosen()
         stores = [backend for backend in backends if backend.open_store]
         try:
-            if resume == "auto":
-                resume = self._continue_newest(stores)
-            for backend in stores:
-                companion = backend.name not in self._settings.backends
-                lenient = "allow" if companion and resume == "must" else resume
-                self._wait(backend, self._start(backend, cast("Resume | None", lenient)))
-            if self._info.resumed:
+            self._open_stores(stores, resume)
+            if self._info.resumed or resume == "auto":
                 resume = "allow"  # what the store has may not have reached the others
             others = [backend for backend in backends if not backend.open_store]
             started = [(b, self._start(b, cast("Resume | None", resume))) for b in others]
             for backend, queue in started:
                 self._wait(backend, queue)
+            if not self._queues:
+                raise self._errors[0]
+            return self._active(stores)
         except BaseException:
             for queue in self._queues:
                 queue.finish(Status("failed", 1))
             raise
-        if not self._queues:
-            raise self._errors[0]
+
+    def _open_stores(self, stores: Sequence[Backend], resume: str | None) -> None:
+        while True:
+            chosen = self._continue_newest(stores) if resume == "auto" else resume
+            try:
+                for backend in stores:
+                    companion = backend.name not in self._settings.backends
+                    lenient = "allow" if companion and chosen == "must" else chosen
+                    self._wait(backend, self._start(backend, cast("Resume | None", lenient)))
+            except RunInUseError:
+                if resume != "auto" or self._has_id:
+                    raise
+                # another task of a job array continued that run just now: there may be one more
+            else:
+                return
+
+    def _active(self, stores: Sequence[Backend]) -> ActiveRun:
         self._info = replace(self._info, name=self._info.name or self._info.id)
+
+        def recorded() -> RunReader | None:
+            if not stores or stores[0].open_store is None:
+                return None
+            return stores[0].open_store(self._settings.dir).find(self._info.id)
+
         run = ActiveRun(
-            self._info, self._queues, self._summaries, self._settings, lifecycle.finished
+            self._info, self._queues, self._summaries, self._settings, lifecycle.finished, recorded
         )
-        if self._info.resumed and stores and stores[0].open_store is not None:
-            reader = stores[0].open_store(self._settings.dir).find(self._info.id)
-            if reader is not None:
-                run.continue_from(reader)
+        reader = recorded() if self._info.resumed else None
+        if reader is not None:
+            run.continue_from(reader)
         return run
 
     def _chosen(self) -> list[Backend]:
@@ -180,7 +200,7 @@ class _Opening:
         if self._has_id or not stores or stores[0].open_store is None:
             return "allow"
         store = stores[0].open_store(self._settings.dir)
-        wanted = self._info
+        wanted = self._info = self._wanted
         for reader in reversed(store.runs(project=wanted.project, group=wanted.group)):
             info = reader.info
             if (

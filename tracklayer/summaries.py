@@ -66,7 +66,12 @@ class MetricSummaries:
     """The summary of what was logged so far; fed by a queue, on its thread."""
 
     def __init__(self) -> None:
+        self.is_exact = True
+        """False once what was recorded may give other values than what passed here: a step was logged
+        again, a rule came after values, or earlier segments have some."""
         self._rules: dict[str, MetricRule] = {}
+        self._folding: dict[str, MetricRule] = {}
+        """The rules by which `_folds` was made; the queue's thread alone changes either."""
         self._latest: dict[str, Any] = {}
         self._steps: dict[str, int] = {}
         self._highest = -1
@@ -75,26 +80,22 @@ class MetricSummaries:
     def define(self, rule: MetricRule) -> None:
         """Apply a rule from now on."""
         self._rules = {**self._rules, rule.pattern: rule}
-        self._folds = {key: fold for key, fold in self._folds.items() if fold is not None}
 
     def continue_from(self, reader: RunReader) -> None:
         """Begin with what earlier segments recorded."""
+        self.is_exact = False
         self._rules = dict(reader.rules)
-        explicit = reader.explicit_summary
-        for key, value in reader.summary.items():
-            rule = rule_for(key, self._rules)
-            if key in explicit:
-                continue
-            if rule is None or not rule.summary:
-                self._latest[key] = value
-            else:
-                fold = self._folds[key] = _Fold()
-                for number in reader.metric(key).value.tolist():
-                    fold.add(number)
-                self._latest[key] = number
+        recorded = {**reader.summary, **dict.fromkeys(reader.explicit_summary)}
+        self._latest = {
+            key: value
+            for key, value in recorded.items()
+            if value is not None and not isinstance(value, dict)
+        }
 
     def add(self, values: Mapping[str, Any], step: int) -> None:
         """Take a row."""
+        if self._rules:
+            self._fold(values, step)
         if step >= self._highest:
             self._highest = step
             self._latest.update(values)
@@ -103,8 +104,6 @@ class MetricSummaries:
             for key, value in values.items():
                 if step >= self._steps.get(key, -1):
                     self._latest[key], self._steps[key] = value, step
-        if self._rules:
-            self._fold(values)
 
     def current(self) -> dict[str, Any]:
         """Return the entries as they stand."""
@@ -112,21 +111,33 @@ class MetricSummaries:
         for key, last in list(self._latest.items()):
             if isinstance(last, _RICH):
                 continue
+            rule = rule_for(key, self._rules)
             fold = self._folds.get(key)
-            statistics = {"last": last, **(fold.statistics() if fold else {})}
-            value = entry(rule_for(key, self._rules), statistics)
+            if fold is None and rule is not None and rule.summary:
+                self.is_exact = False
+                fold = _Fold()
+                fold.add(last)
+            value = entry(rule, {"last": last, **(fold.statistics() if fold else {})})
             if value is not None:
                 entries[key] = value
         return entries
 
-    def _fold(self, values: Mapping[str, Any]) -> None:
+    def _fold(self, values: Mapping[str, Any], step: int) -> None:
+        if self._folding is not self._rules:
+            self._folding = self._rules
+            self._folds = {key: fold for key, fold in self._folds.items() if fold is not None}
         for key, value in values.items():
             if key not in self._folds:
-                rule = rule_for(key, self._rules)
+                rule = rule_for(key, self._folding)
                 self._folds[key] = _Fold() if rule and rule.summary else None
+                late = key in self._steps
+            else:
+                late = step <= self._steps.get(key, -1)
             fold = self._folds[key]
             if fold is not None and isinstance(value, (int, float)):
                 fold.add(value)
+                if late:
+                    self.is_exact = False
 
 
 @final
@@ -137,11 +148,11 @@ class _Fold:
 
     def __init__(self) -> None:
         self._min = self._max = math.nan
-        self._total: float = 0
+        self._total = 0.0
         self._count = 0
 
     def add(self, value: float) -> None:
-        self._total += value
+        self._total += _as_float(value)
         self._count += 1
         if value < self._min or self._min != self._min:  # noqa: PLR0124 - NaN until a number came
             self._min = value
@@ -151,3 +162,10 @@ class _Fold:
     def statistics(self) -> dict[str, float]:
         mean = self._total / self._count if self._count else math.nan
         return {"min": self._min, "max": self._max, "mean": mean}
+
+
+def _as_float(value: float) -> float:
+    try:
+        return float(value)
+    except OverflowError:  # an int may be larger than any float
+        return math.copysign(math.inf, 1 if value > 0 else -1)

@@ -51,7 +51,7 @@ class SQLiteRunReader:
         self._path = path
         self._store = store
         with self._connect() as connection:
-            self._id: str = connection.execute(select(schema.runs.c.id)).scalar_one()
+            self._id: str = connection.exec_driver_sql("SELECT id FROM runs").scalar_one()
 
     @property
     def id(self) -> str:
@@ -67,11 +67,13 @@ class SQLiteRunReader:
     def info(self) -> RunInfo:
         """What the run is, and its state now."""
         with self._connect() as connection, _snapshot(connection):
-            row = connection.execute(select(schema.runs)).mappings().one()
+            # plain SQL: in a list of many runs, compiling statements would take longest
+            row = connection.exec_driver_sql("SELECT * FROM runs").mappings().one()
             segments = _segments(connection)
-            exit_code = connection.execute(
-                select(schema.segments.c.exit_code).order_by(schema.segments.c.segment.desc())
+            exit_code = connection.exec_driver_sql(
+                "SELECT exit_code FROM segments ORDER BY segment DESC LIMIT 1"
             ).scalar()
+            tags = tuple(json.loads(row["tags"]))
         last = segments[-1]
         return RunInfo(
             id=row["id"],
@@ -80,7 +82,7 @@ class SQLiteRunReader:
             entity=row["entity"],
             group=row["run_group"],
             job_type=row["job_type"],
-            tags=tuple(json.loads(row["tags"])),
+            tags=tags,
             notes=row["notes"],
             created_at=row["created_at"],
             state=last.state,
@@ -277,6 +279,8 @@ def connected(path: Path) -> Iterator[Connection]:
                 yield copy
     except DatabaseError as error:
         raise store_error(error, path) from error
+    except sqlite3.DatabaseError as error:  # of a bare cursor
+        raise store_error(DatabaseError(None, None, error), path) from error
     except (NoResultFound, ValueError, KeyError, TypeError) as error:
         # damage that SQLite does not see: text that is no UTF-8 or no JSON, a row that is gone
         msg = f"{path} is damaged ({error!r})"
@@ -394,9 +398,7 @@ def _wrote_temporary(connection: Connection) -> bool:
 def _segments(connection: Connection) -> list[Segment]:
     moment = now()
     found: list[Segment] = []
-    for row in connection.execute(
-        select(schema.segments).order_by(schema.segments.c.segment)
-    ).mappings():
+    for row in connection.exec_driver_sql("SELECT * FROM segments ORDER BY segment").mappings():
         state, ended = cast("State", row["state"]), row["ended_at"]
         holder = Holder(row["host"], row["pid"], row["process_started_at"])
         if state == "running" and not holder.is_alive(row["heartbeat_at"], moment):
@@ -496,23 +498,32 @@ def _series(
     import numpy as np  # noqa: PLC0415 - listing runs needs no numpy
 
     where = f"FROM {table} WHERE run = 1 AND key_id = ?"
-    count, present, whole = connection.exec_driver_sql(
-        f"SELECT count(*), count(value), total(typeof(value) = 'integer') {where}", (key_id,)  # noqa: S608 - constants
-    ).one()
-    number = "<i8" if whole == count else "<f8"
-    value = "value" if present == count else "coalesce(value, 0.0)"
-    missing = "" if present == count else ", value IS NULL"
-    columns = [("step", "<i8"), ("time", "<f8"), ("value", number)]
-    if missing:
-        columns.append(("missing", "?"))
-    cursor: Any = connection.connection.cursor()
-    cursor.arraysize = _FETCH
-    cursor.execute(f"SELECT step, time, {value}{missing} {where} ORDER BY {order}", (key_id,))  # noqa: S608 - constants
-    table_of = np.fromiter(cursor, dtype=columns, count=count)
-    values = np.ascontiguousarray(table_of["value"])
-    if missing:
-        values[table_of["missing"]] = np.nan
-    return np.ascontiguousarray(table_of["step"]), np.ascontiguousarray(table_of["time"]), values
+    columns = [("step", "<i8"), ("time", "<f8"), ("value", "<f8")]
+
+    def fetch(what: str) -> Any:
+        cursor: Any = connection.connection.cursor()
+        cursor.arraysize = _FETCH
+        cursor.execute(f"SELECT {what} {where} ORDER BY {order}", (key_id,))
+        return np.fromiter(cursor, dtype=columns)
+
+    first = connection.exec_driver_sql(f"SELECT typeof(value) {where} LIMIT 1", (key_id,)).scalar()
+    if first == "integer" and not _holds_other_than_integers(connection, where, key_id):
+        columns[-1] = ("value", "<i8")
+    try:
+        rows = fetch("step, time, value")
+    except TypeError:  # a NULL, which stands for NaN: look for those, too
+        columns.append(("is_nan", "?"))
+        rows = fetch("step, time, coalesce(value, 0.0), value IS NULL")
+        rows["value"][rows["is_nan"]] = np.nan
+    step, time, value = (np.ascontiguousarray(rows[name]) for name in ("step", "time", "value"))
+    return step, time, value
+
+
+def _holds_other_than_integers(connection: Connection, where: str, key_id: int) -> bool:
+    found = connection.exec_driver_sql(
+        f"SELECT EXISTS (SELECT 1 {where} AND typeof(value) <> 'integer')", (key_id,)
+    )
+    return bool(found.scalar())
 
 
 def _overlay(folded: tuple[Any, Any, Any], new: tuple[Any, Any, Any]) -> tuple[Any, Any, Any]:

@@ -12,29 +12,39 @@ from tracklayer.errors import BackendUnavailableError
 from tracklayer.protocol import Backend, Received, Resume, RunInfo
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from tracklayer.artifacts import LoggedArtifact
     from tracklayer.settings import Settings
     from tracklayer_wandb.recording import WandbRun
 
 
 def _check() -> None:
-    if find_spec("wandb") is None:
+    found = find_spec("wandb")
+    if found is None or found.origin is None:  # a folder of runs named wandb is no package
         msg = "the package wandb is missing: pip install 'tracklayer[wandb]'"
         raise BackendUnavailableError(msg)
-    from tracklayer_wandb.login import check_login  # noqa: PLC0415 - imports wandb
+    from tracklayer_wandb.login import check_login  # imports wandb
 
     check_login()
 
 
 def _open(info: RunInfo, resume: Resume | None, settings: Settings) -> WandbRun:
-    from tracklayer_wandb.recording import open_run  # noqa: PLC0415 - imports wandb
+    from tracklayer_wandb.recording import open_run  # imports wandb
 
     return open_run(info, resume, settings)
 
 
-def _received(info: RunInfo) -> Received | None:
-    from tracklayer_wandb.reading_back import received  # noqa: PLC0415 - imports wandb
+def _received(info: RunInfo, artifacts: Sequence[LoggedArtifact]) -> Received | None:
+    from tracklayer_wandb.reading_back import received  # imports wandb
 
-    return received(info)
+    return received(info, artifacts)
+
+
+def _server() -> str:
+    from tracklayer_wandb.login import api_url  # imports wandb
+
+    return api_url()
 
 
 backend = Backend(
@@ -44,4 +54,5 @@ backend = Backend(
     check=_check,
     hosted=True,
     received=_received,
+    server=_server,
 )

@@ -6,8 +6,8 @@ Its public interface has no word for these, so what stands here reaches below it
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
-from typing import Any
+from contextlib import contextmanager, suppress
+from typing import Any, Final
 
 import wandb
 from wandb.sdk import wandb_setup
@@ -16,6 +16,7 @@ from wandb.sdk.mailbox import HandleAbandonedError, MailboxClosedError
 from tracklayer.errors import BackendLostError
 
 _DEAD = (ConnectionError, HandleAbandonedError, MailboxClosedError)
+_RETRIES: Final = 8  # with the client's growing pauses, about four minutes
 
 
 @contextmanager
@@ -29,8 +30,15 @@ def lost_when_client_dies() -> Iterator[None]:
         raise BackendLostError(msg) from error
 
 
+def bounded_retries() -> dict[str, int]:
+    """Return settings with which the client gives up in minutes, not days, unless the user set some."""
+    settings = wandb_setup.singleton().settings
+    names = [f"x_{part}_retry_max" for part in ("graphql", "file_stream", "file_transfer")]
+    return {name: _RETRIES for name in names if getattr(settings, name) is None}
+
+
 def forget_failed_start() -> None:
-    """Let the client forget a run that it could not start: it would call its id taken from then on."""
+    """Let the client forget a run that it could not start: it would call its id taken."""
     if wandb_setup.singleton().most_recent_active_run is None:
         _tear_down()
 
@@ -46,7 +54,5 @@ def kill_client() -> None:
 
 def _tear_down() -> None:
     """Take back the client's exit hook, which would wait for a process that is gone."""
-    try:
+    with suppress(*_DEAD):  # it says that the process is gone, after it did its work
         wandb.teardown()
-    except _DEAD:
-        pass  # it says that the process is gone, after it did its work

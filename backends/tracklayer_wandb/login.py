@@ -5,14 +5,12 @@ The client would ask on a terminal; a training run must not wait for an answer t
 
 from __future__ import annotations
 
-import netrc
-import os
-from pathlib import Path
 from urllib.parse import urlsplit, urlunsplit
 
 import wandb
-from wandb.errors import term
+from wandb.errors import AuthenticationError, term
 from wandb.sdk import wandb_setup
+from wandb.sdk.lib import wbauth
 
 from tracklayer.errors import BackendUnavailableError
 
@@ -24,32 +22,28 @@ def api_url() -> str:
 
 
 def quiet_client() -> None:
-    """Keep the client from printing: what the user must know, tracklayer says, once."""
-    term.termsetup(wandb.Settings(silent=True), None)  # a run's own setting does not reach all of it
+    """Keep the client from printing and asking: what the user must know, tracklayer says, once."""
+    # a run's own setting does not reach all of it
+    term.termsetup(wandb.Settings(silent=True), None)
 
 
 def check_login() -> None:
-    """Find the credentials that the client would use for its server.
+    """Find the credentials that the client would use for its server, where it would look for them.
 
     Raises:
-        BackendUnavailableError: there are none.
+        BackendUnavailableError: there are none, or they cannot be right.
     """
-    settings = wandb_setup.singleton().settings  # `wandb.setup` would start the client's process
-    if os.environ.get("WANDB_API_KEY") or os.environ.get("WANDB_IDENTITY_TOKEN_FILE"):
-        return
-    if settings.api_key or _in_netrc(urlsplit(settings.base_url).hostname or ""):
-        return
-    msg = f"no API key for {api_url()}: run `wandb login`, or set WANDB_API_KEY"
-    raise BackendUnavailableError(msg)
-
-
-def _in_netrc(host: str) -> bool:
-    given = os.environ.get("NETRC")
-    paths = [Path(given).expanduser()] if given else [Path.home() / ".netrc", Path.home() / "_netrc"]
-    for path in paths:
-        if path.is_file():
-            try:
-                return netrc.netrc(path).authenticators(host) is not None
-            except (OSError, netrc.NetrcParseError):
-                return False
-    return False
+    quiet_client()
+    try:
+        # `wandb.setup` would start the client's process
+        settings = wandb_setup.singleton().settings
+        host = wbauth.HostUrl(settings.base_url, app_url=settings.app_url)
+        # `wandb.login`, too, asks without a prompt; but where the mode is offline it does not look
+        found = wbauth.authenticate_session(
+            host=host, source="tracklayer", prompt=False, update_session=False
+        )
+    except (AuthenticationError, ValueError) as error:
+        raise BackendUnavailableError(str(error)) from error
+    if found is None:
+        msg = f"no API key for {api_url()}: run `wandb login`, or set WANDB_API_KEY"
+        raise BackendUnavailableError(msg)

@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
-from typing import Any, Final
+from time import monotonic, sleep
+from typing import TYPE_CHECKING, Any, Final
 
 import wandb
 
 from tracklayer.errors import BackendUnavailableError
 from tracklayer.protocol import Received, RunInfo, State
-from tracklayer_wandb.login import api_url, check_login, quiet_client
-from tracklayer_wandb.recording import TRUE_STEP
+from tracklayer_wandb.artifacts import missing_artifacts
+from tracklayer_wandb.login import api_url, check_login
 
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from tracklayer.artifacts import LoggedArtifact
+
+TRUE_STEP: Final = "tracklayer/step"
+"""The key that holds a late row's own step."""
 _API_SECONDS: Final = 20
 _PAGE_STEPS: Final = 10_000
 _MAX_PAGES: Final = 1_000
@@ -24,41 +32,69 @@ _STATES: Final[dict[str, State]] = {
 }
 
 
-def received(info: RunInfo) -> Received | None:
-    """Ask the server what it has of a run; None if it has no such run.
+def received(info: RunInfo, artifacts: Sequence[LoggedArtifact]) -> Received | None:
+    """Ask the server what it has of a run and of its artifacts; None if it has no such run.
 
     Raises:
         BackendUnavailableError: no login, no answer, or an answer that says no.
     """
     check_login()
-    quiet_client()
     try:
         api = wandb.Api(timeout=_API_SECONDS)
-        entity = info.entity or api.default_entity
-        run = api.run(f"{entity}/{info.project}/{info.id}")
-    except (wandb.errors.CommError, ValueError) as error:
-        if "could not find" in str(error).lower() or "not found" in str(error).lower():
-            return None
-        msg = f"cannot ask {api_url()}: {error}"
+        run = _find(info, api)
+        return None if run is None else _received(run, missing_artifacts(api, run, artifacts))
+    except Exception as error:  # some of the client's errors are of no class of its own
+        msg = f"cannot ask {api_url()}: {str(error).strip() or type(error).__name__}"
         raise BackendUnavailableError(msg) from error
+
+
+def shows_end(info: RunInfo, seconds: float) -> bool:
+    """Say whether the server tells, within so many seconds, that the run ended.
+
+    It is told so last: then it has all else, too.
+    """
+    deadline, pause = monotonic() + seconds, 0.1
+    try:
+        run = _find(info, wandb.Api(timeout=max(1, round(seconds))))
+        while run is not None and run.state == "running" and monotonic() + pause < deadline:
+            sleep(pause)
+            pause *= 2
+            run.load(force=True)
+    except wandb.Error:
+        return False
+    return run is not None and run.state != "running"
+
+
+def _find(info: RunInfo, api: Any) -> Any:
+    entity = info.entity or api.default_entity
+    try:
+        return api.run(f"{entity}/{info.project}/{info.id}")
+    except (wandb.errors.CommError, ValueError) as error:
+        if "could not find" in str(error).lower():
+            return None
+        raise
+
+
+def _received(run: Any, missing: tuple[LoggedArtifact, ...]) -> Received:
     keys: dict[int, frozenset[str]] = {}
     interned: dict[frozenset[str], frozenset[str]] = {}
     last, count = -1, 0
     # the client asks for ranges of steps, full or empty: wide ones for high steps
     width = max(_PAGE_STEPS, run.lastHistoryStep // _MAX_PAGES + 1)
-    for row in run.scan_history(page_size=width, use_cache=False):
+    rows: Iterable[dict[str, Any]] = run.scan_history(page_size=width, use_cache=False)
+    for row in rows:
         count += 1
         last = max(last, int(row["_step"]))
-        step = int(row.get(TRUE_STEP) or row["_step"])
+        true_step = row.get(TRUE_STEP)
+        step = int(row["_step"] if true_step is None else true_step)
         present = frozenset(k for k, v in row.items() if v is not None and k not in _OURS)
         present |= keys.get(step, frozenset())
         keys[step] = interned.setdefault(present, present)
-    artifacts: Any = run.logged_artifacts()
     return Received(
         state=_STATES.get(run.state, "running"),
         last_step=last,
         line_count=count,
         keys=keys,
-        artifacts=frozenset(str(artifact.name).rpartition(":")[0] for artifact in artifacts),
+        missing_artifacts=missing,
         url=run.url,
     )

@@ -1,7 +1,8 @@
 """Recording into Weights & Biases through its public client.
 
-W&B's steps cannot go back: the client drops a call with a lower step.  Such late rows are kept, and sent
-at the end, one a step above the highest, with their true step beside them under `tracklayer/step`.
+W&B's steps cannot go back: the client drops a call with a lower step.  Such late rows are kept, and
+sent at the end, one a step above the highest, with their true step beside them under
+`tracklayer/step`.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final, final
 
+import numpy as np
 import wandb
 
 from tracklayer.errors import (
@@ -20,16 +22,22 @@ from tracklayer.errors import (
     UnsupportedValueError,
 )
 from tracklayer.protocol import MetricRule, Resume, RunInfo, Status
+from tracklayer.summaries import MetricSummaries
 from tracklayer.values import Histogram, Text, Value
-from tracklayer_wandb.client import forget_failed_start, kill_client, lost_when_client_dies
+from tracklayer_wandb.artifacts import as_wandb
+from tracklayer_wandb.client import (
+    bounded_retries,
+    forget_failed_start,
+    kill_client,
+    lost_when_client_dies,
+)
 from tracklayer_wandb.login import quiet_client
+from tracklayer_wandb.reading_back import TRUE_STEP, shows_end
 
 if TYPE_CHECKING:
     from tracklayer.artifacts import LoggedArtifact
     from tracklayer.settings import Settings
 
-TRUE_STEP: Final = "tracklayer/step"
-"""The key that holds a late row's own step."""
 _INIT_SECONDS: Final = 6.0  # with the client's import and start, `init` is done in less than 9
 _MAX_LATE_ROWS: Final = 100_000  # what more there is, a push sends
 
@@ -44,7 +52,7 @@ def open_run(info: RunInfo, resume: Resume | None, settings: Settings) -> WandbR
     options: dict[str, Any] = {
         "silent": True,
         "init_timeout": _INIT_SECONDS,
-        "finish_timeout": max(0.1, settings.finish_timeout - 1),
+        "finish_timeout": max(0.1, settings.finish_timeout - _confirm_seconds(settings)),
         "finish_timeout_raises": True,
     }
     if settings.replaying:  # what the client would find out here is not the run's
@@ -56,6 +64,7 @@ def open_run(info: RunInfo, resume: Resume | None, settings: Settings) -> WandbR
             "x_disable_stats": True,
             "x_save_requirements": False,
             "x_update_finish_state": info.state != "running",
+            **bounded_retries(),
         }
     quiet_client()
     try:
@@ -84,31 +93,34 @@ def open_run(info: RunInfo, resume: Resume | None, settings: Settings) -> WandbR
                 raise RunExistsError(message) from error
         raise BackendUnavailableError(message) from error
     found = replace(info, entity=run.entity, url=run.url, resumed=run.resumed)
-    return WandbRun(run, found, replaying=settings.replaying)
+    return WandbRun(run, found, settings)
 
 
 @final
 class WandbRun:
     """A run of the W&B client."""
 
-    def __init__(self, run: wandb.Run, info: RunInfo, *, replaying: bool) -> None:
+    def __init__(self, run: Any, info: RunInfo, settings: Settings) -> None:
         self.info = info
         self._run = run
-        self._replaying = replaying
+        self._replaying = settings.replaying
+        self._confirm_seconds = _confirm_seconds(settings)
         self._first_step = self._step = run.starting_step
         self._late: list[tuple[int, float, Mapping[str, Value]]] = []
         self._latest: dict[str, Value] = {}
-        self._ruled: list[MetricRule] = []
+        self._summaries = MetricSummaries()
+        self._set_by_hand: dict[str, Any] = {}
 
     def log(self, values: Mapping[str, Value], *, step: int, time: float) -> None:
         """Send a row, or keep it for the end where the client would drop it."""
         if step >= self._step:
             self._step = step
             self._latest.update(values)
+            self._summaries.add(values, step)
             self._send(values, step, time)
         elif step < self._first_step and not self._replaying:
-            # of a step that an earlier segment may have sent: W&B keeps the first value, and a push,
-            # which asks the server, sends what is really missing
+            # of a step that an earlier segment may have sent: W&B keeps the first value, and a
+            # push, which asks the server, sends what is really missing
             return
         elif len(self._late) >= _MAX_LATE_ROWS:
             msg = f"more than {_MAX_LATE_ROWS} rows came late; `tracklayer push` sends the rest"
@@ -131,12 +143,13 @@ class WandbRun:
 
     def update_summary(self, summary: Mapping[str, Any]) -> None:
         """Set entries of the W&B summary."""
+        self._set_by_hand.update(summary)
         with lost_when_client_dies():
             self._run.summary.update(dict(summary))
 
     def define_metric(self, rule: MetricRule) -> None:
         """Apply a rule; its goal is not known to the client, and stays in the local record."""
-        self._ruled.append(rule)
+        self._summaries.define(rule)
         with lost_when_client_dies():
             self._run.define_metric(
                 rule.pattern,
@@ -146,14 +159,7 @@ class WandbRun:
 
     def log_artifact(self, artifact: LoggedArtifact) -> None:
         """Log the files as a W&B artifact."""
-        sent = wandb.Artifact(
-            artifact.name,
-            type=artifact.type,
-            description=artifact.description,
-            metadata=dict(artifact.metadata),
-        )
-        for file in artifact.files:
-            sent.add_file(str(file.source), name=file.path, policy="immutable", skip_cache=True)
+        sent = as_wandb(artifact)
         with lost_when_client_dies():
             self._run.log_artifact(sent)
 
@@ -161,12 +167,14 @@ class WandbRun:
         """Leave it to the client, which sends when it sees fit."""
 
     def finish(self, status: Status) -> None:
-        """Send the late rows, and wait until the server has everything.
+        """Send the late rows, wait until the server has everything, and ask whether it has.
 
         Raises:
             BackendLostError: it had not in time; what is missing is left to a push.
         """
         self._send_late()
+        if self._set_by_hand:  # rows that came later put their own values there
+            self.update_summary(self._set_by_hand)
         exit_code = status.exit_code or int(status.state in {"failed", "crashed"})
         try:
             with lost_when_client_dies():
@@ -174,6 +182,10 @@ class WandbRun:
         except TimeoutError as error:
             msg = "its server did not confirm the whole run in time"
             raise BackendLostError(msg) from error
+        # the client does not say that an upload failed for good; a push asks by itself, and closer
+        if not self._replaying and not shows_end(self.info, self._confirm_seconds):
+            msg = "its server does not show that the run ended"
+            raise BackendLostError(msg)
 
     def abandon(self) -> None:
         """Let go of a client that hangs: its process is killed, so that nothing waits for it."""
@@ -185,22 +197,30 @@ class WandbRun:
             return
         with lost_when_client_dies():
             self._run.define_metric(TRUE_STEP, summary="none", hidden=True)
-        overwritten: dict[str, Value] = {}
+        overwritten: dict[str, Any] = {}
         for step, time, values in sorted(self._late, key=lambda row: row[:2]):
             self._step += 1
+            self._summaries.add(values, step)
             self._send({**values, TRUE_STEP: step}, self._step, time, complete=True)
-            overwritten.update({k: self._latest[k] for k in values if k in self._latest})
-        for key, value in overwritten.items():
-            if not any(rule.summary and rule.matches(key) for rule in self._ruled):
-                with lost_when_client_dies():
-                    self._run.summary[key] = _shown(value)
+            overwritten.update({k: _shown(self._latest[k]) for k in values if k in self._latest})
         self._late.clear()
+        overwritten |= {k: v for k, v in self._summaries.current().items() if k in overwritten}
+        if self.info.resumed:  # what the client folded over earlier segments, too, is better
+            overwritten = {k: v for k, v in overwritten.items() if not isinstance(v, dict)}
+        with lost_when_client_dies():
+            self._run.summary.update(overwritten)
+
+
+def _confirm_seconds(settings: Settings) -> float:
+    """Return how much of the time to finish is kept for asking the server."""
+    return max(1.0, settings.finish_timeout / 5)
 
 
 def _shown(value: Value) -> Any:
     """Return what the client takes for a value."""
     if isinstance(value, Histogram):
-        return wandb.Histogram(np_histogram=(list(value.bins.counts), list(value.bins.edges)))
+        bins = value.bins
+        return wandb.Histogram(np_histogram=(np.asarray(bins.counts), np.asarray(bins.edges)))
     if isinstance(value, Text):
         return value.text
     return value

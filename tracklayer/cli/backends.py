@@ -20,8 +20,8 @@ def command(*, as_json: bool) -> None:
 
     Each is usable here or says why not; the default ones record where `init` names none.
     """
-    from tracklayer.registry import registered  # noqa: PLC0415 - looks for plug-ins
-    from tracklayer.settings import read_settings  # noqa: PLC0415 - with the above
+    from tracklayer.registry import registered
+    from tracklayer.settings import read_settings
 
     chosen = read_settings().backends
     points = registered()
@@ -48,7 +48,7 @@ def command(*, as_json: bool) -> None:
 
 
 def _examine(name: str, point: EntryPoint, *, default: bool) -> dict[str, Any]:
-    from tracklayer.registry import load  # noqa: PLC0415 - see command
+    from tracklayer.registry import load
 
     summary, reason = "", None
     try:

@@ -27,7 +27,7 @@ def command(*, ref: str, out: Path, folder: Path | None) -> None:
     Also while the run is live or after a crash, when a plain copy would lack what still stands in
     its side files.
     """
-    from tracklayer.registry import open_store  # noqa: PLC0415 - looks for plug-ins
+    from tracklayer.registry import open_store
 
     store = open_store(folder)
     run = find_run(store, ref)

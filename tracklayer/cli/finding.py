@@ -21,7 +21,7 @@ def find_run(store: Store, ref: str, project: str | None = None) -> RunReader:
     try:
         if project is None:
             return store.run(ref)
-        from tracklayer.reading import pick_run  # noqa: PLC0415 - `--help` needs it not
+        from tracklayer.reading import pick_run
 
         return pick_run(store.runs(project=project), ref, store.path)
     except RunNotFoundError:

@@ -39,7 +39,7 @@ def is_terminal() -> bool:
 
 def console() -> Console:
     """Return rich's console on stdout, for a terminal."""
-    from rich.console import Console  # noqa: PLC0415 - 50 ms, and for terminals only
+    from rich.console import Console
 
     return Console(highlight=False, markup=False, emoji=False)
 
@@ -85,9 +85,9 @@ def table(
 def _rich_table(
     headers: Sequence[str], rows: Sequence[Sequence[str]], to_the_right: Sequence[bool]
 ) -> None:
-    from rich import box  # noqa: PLC0415 - see console
-    from rich.table import Table  # noqa: PLC0415 - see console
-    from rich.text import Text  # noqa: PLC0415 - see console
+    from rich import box
+    from rich.table import Table
+    from rich.text import Text
 
     screen = console()
     widths = [max(map(len, column)) for column in zip(headers, *rows, strict=True)]

@@ -34,7 +34,7 @@ _Screen: TypeAlias = tuple[Callable[[str, int], None], Callable[[str], None]]
 @dir_option
 @json_option
 @click.pass_context
-def command(  # noqa: PLR0913 - click passes one for each option
+def command(
     context: click.Context,
     *,
     refs: tuple[str, ...],
@@ -55,7 +55,7 @@ def command(  # noqa: PLR0913 - click passes one for each option
         else:
             msg = "name the runs to push (`tracklayer runs` lists them), or pass --all for each"
         raise click.UsageError(msg)
-    from tracklayer import pushing, registry, settings  # noqa: PLC0415 - for this command only
+    from tracklayer import pushing, registry, settings
 
     store = registry.open_store(folder)
     backend = registry.load(settings.ONLINE_BACKEND)
@@ -140,7 +140,7 @@ def _progress(runs: int, *, shown: bool) -> Generator[_Screen]:
     if not shown or not runs:
         yield (lambda _run, _rows: None), output.echo
         return
-    from rich.progress import (  # noqa: PLC0415 - for terminals only
+    from rich.progress import (
         BarColumn,
         MofNCompleteColumn,
         Progress,

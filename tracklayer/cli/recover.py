@@ -31,7 +31,7 @@ def command(
     keeps the newer value.  A file is deleted once its content is recorded; the run ends as it had
     ended.
     """
-    from tracklayer import recovering, registry, settings  # noqa: PLC0415 - for this command only
+    from tracklayer import recovering, registry, settings
 
     backend = registry.load(settings.LOCAL_BACKEND)
     chosen = settings.read_settings(backend=settings.LOCAL_BACKEND, dir=folder)
@@ -58,7 +58,7 @@ def command(
 
 def _by_run(files: tuple[Path, ...]) -> tuple[dict[str, list[Path]], list[int]]:
     """Sort the files by their runs; return also the exit codes for those that cannot be read."""
-    from tracklayer.spill import spilled_run  # noqa: PLC0415 - see command
+    from tracklayer.spill import spilled_run
 
     found: dict[str, list[Path]] = {}
     codes: list[int] = []

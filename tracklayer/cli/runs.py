@@ -40,7 +40,7 @@ def command(
     A run whose file cannot be read is listed with the reason, whatever was asked for: what it is
     cannot be known.
     """
-    from tracklayer.registry import open_store  # noqa: PLC0415 - looks for plug-ins
+    from tracklayer.registry import open_store
 
     store = open_store(folder)
     found: list[dict[str, Any]] = []
@@ -73,7 +73,7 @@ def run_seconds(reader: RunReader, info: RunInfo) -> float:
 
 def pushes(reader: RunReader, store: Store) -> list[dict[str, Any]]:
     """Return what each target of a push has confirmed, and whether that is all there is by now."""
-    from tracklayer.ledger import Ledger  # noqa: PLC0415 - `--help` needs it not
+    from tracklayer.ledger import Ledger
 
     entries = Ledger(store.path, reader.id).targets()
     revision = reader.revision if entries else None

@@ -25,7 +25,7 @@ def command(*, ref: str, folder: Path | None, as_json: bool) -> None:
 
     What it is, its config, summary, segments, metrics and artifacts; all but its rows.
     """
-    from tracklayer.registry import open_store  # noqa: PLC0415 - looks for plug-ins
+    from tracklayer.registry import open_store
 
     store = open_store(folder)
     reader = find_run(store, ref)

@@ -1,0 +1,81 @@
+"""The public names, pinned: adding or removing one is a decision, not an accident."""
+
+from __future__ import annotations
+
+import inspect
+import pkgutil
+from pathlib import Path
+
+import pytest
+
+import tracklayer
+from tracklayer import errors, protocol
+
+ROOT = Path(__file__).parents[1]
+
+NAMES = {
+    "init",
+    "log",
+    "finish",
+    "run",
+    "config",
+    "summary",
+    "define_metric",
+    "log_artifact",
+    "Histogram",
+    "Text",
+    "Artifact",
+    "open_store",
+    "replay",
+    "Run",
+    "ActiveRun",
+    "TracklayerError",
+}
+
+INIT = (
+    "project entity name config group job_type tags notes id resume mode dir backend reinit".split()
+)
+
+RUN_PROTOCOL = {
+    "info",
+    "log",
+    "update_config",
+    "update_summary",
+    "log_artifact",
+    "commit",
+    "finish",
+}
+
+
+def test_the_public_names_are_these() -> None:
+    assert set(tracklayer.__all__) == NAMES
+
+
+def test_every_public_name_can_be_reached(tmp_path: Path) -> None:
+    with tracklayer.init(backend="disabled", dir=tmp_path):
+        assert all(getattr(tracklayer, name) is not None for name in NAMES)
+
+
+def test_init_takes_these_arguments() -> None:
+    assert list(inspect.signature(tracklayer.init).parameters) == INIT
+
+
+def test_the_run_protocol_has_these_members() -> None:
+    assert {name for name in vars(protocol.Run) if not name.startswith("_")} == RUN_PROTOCOL
+
+
+def test_no_module_shares_the_name_of_a_public_attribute() -> None:
+    modules = {module.name for module in pkgutil.iter_modules(tracklayer.__path__)}
+    assert not modules & NAMES
+
+
+def test_the_error_tree_is_drawn_as_it_is() -> None:
+    drawn = errors.__doc__ or ""
+    for name, error in inspect.getmembers(errors, inspect.isclass):
+        assert issubclass(error, errors.TracklayerError)
+        assert name in drawn
+
+
+@pytest.mark.parametrize("name", sorted(NAMES - {"run", "config", "summary"}))
+def test_every_public_object_has_a_docstring(name: str) -> None:
+    assert inspect.getdoc(getattr(tracklayer, name))
