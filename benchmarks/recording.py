@@ -20,13 +20,15 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import psutil
 
 import tracklayer
 
-Log = Callable[[dict[str, float], int], object]
+Block = Callable[[range], list[int]]
+"""Times one call for each step of a range, in ns."""
 
 POINTS_TABLE = (
     "CREATE TABLE points (run INTEGER, key_id INTEGER, step INTEGER, time REAL, value, "
@@ -42,75 +44,103 @@ def show(name: str, figure: str, ratio: float | None = None, target: str = "") -
 
 
 def caller() -> None:
-    """log({"a": float, "b": float}, step=i) beside deque.append, peers after it."""
-    print("caller's cost of one call with 2 floats: median, and ratio to the deque's")
-    with tempfile.TemporaryDirectory() as folder, all_loggers(Path(folder)) as loggers:
-        taken = interleaved(loggers, rounds=60, calls=500)
-    timer = taken.pop("(the timer itself)")
-    base = taken["deque.append"]
-    for name, median in taken.items():
-        net = (median - timer) / (base - timer)
-        target = "target <= 4, aim 3" if name == "tracklayer (sqlite)" else ""
-        show(name, f"{median / 1000:.2f} us", median / base, f"net of the timer x {net:.2f}  {target}")
+    """log({"a": float, "b": float}, step=i) beside deque.append; then each peer beside it."""
+    print("caller's cost of one call with 2 floats: median, and ratio to deque.append in the same stage")
+    with tempfile.TemporaryDirectory() as folder:
+        for name, peer in PEERS.items():
+            if peer is not None and importlib.util.find_spec(name) is None:
+                continue
+            with (peer or our_log)(Path(folder)) as log:
+                timer, base, median = interleaved(block_of(log), rounds=40 if peer else 200)
+            note = f"(without the clock's {timer:.0f} ns: x {(median - timer) / (base - timer):.2f})"
+            show(name, f"{median / 1000:.2f} us", median / base, note)
+            if peer is None:
+                show("", "", None, f"deque.append: {base / 1000:.2f} us; target x <= 4, aim 3")
+
+
+def interleaved(block: Block, rounds: int) -> tuple[float, float, float]:
+    """Return the medians of the bare clock, of the deque, and of a logger, in ns."""
+    items: deque[object] = deque()
+    blocks: list[Block] = [empty_block, lambda steps: deque_block(steps, items), block]
+    medians: list[list[float]] = [[], [], []]
+    for number in range(rounds):
+        for found, timed_block in zip(medians, blocks, strict=True):
+            found.append(statistics.median(timed_block(range(number * 500, number * 500 + 500))))
+    timer, base, median = map(statistics.median, medians)
+    return timer, base, median
+
+
+def block_of(log: Callable[..., object]) -> Block:
+    """Return what times `log(values, step=step)` for each step of a range, in ns."""
+    clock = time.perf_counter_ns
+
+    def block(steps: range) -> list[int]:
+        times: list[int] = []
+        for step in steps:
+            values = {"a": 1.0 * step, "b": 2.0 * step}
+            start = clock()
+            log(values, step=step)
+            times.append(clock() - start)
+        return times
+
+    return block
+
+
+def deque_block(steps: range, items: deque[object]) -> list[int]:
+    """Time the baseline where it stands, without a function around it."""
+    clock = time.perf_counter_ns
+    times: list[int] = []
+    for step in steps:
+        values = {"a": 1.0 * step, "b": 2.0 * step}
+        start = clock()
+        items.append((step, time.time(), dict(values)))
+        times.append(clock() - start)
+    return times
+
+
+def empty_block(steps: range) -> list[int]:
+    """Time nothing: what the clock itself costs."""
+    clock = time.perf_counter_ns
+    times: list[int] = []
+    for _ in steps:
+        start = clock()
+        times.append(clock() - start)
+    return times
 
 
 @contextmanager
-def all_loggers(folder: Path) -> Iterator[dict[str, Log]]:
-    items: deque[object] = deque()
-    wall = time.time
+def our_log(folder: Path) -> Iterator[Callable[..., object]]:
+    with tracklayer.init(dir=folder / "store", backend="sqlite") as run:
+        yield run.log
 
-    def append(values: dict[str, float], step: int) -> None:
-        items.append((step, wall(), dict(values)))
 
-    run = tracklayer.init(dir=folder / "store", backend="sqlite")
-    loggers: dict[str, Log] = {
-        "(the timer itself)": lambda values, step: None,
-        "deque.append": append,
-        "tracklayer (sqlite)": lambda values, step: run.log(values, step=step),
-    }
-    ends: list[Callable[[], object]] = [run.finish]
-    if importlib.util.find_spec("tensorboardX"):
-        from tensorboardX import SummaryWriter
+@contextmanager
+def tensorboardx_log(folder: Path) -> Iterator[Callable[..., object]]:
+    from tensorboardX import SummaryWriter
 
-        writer = SummaryWriter(str(folder / "tensorboard"))
-        ends.append(writer.close)
+    with SummaryWriter(str(folder / "tensorboard")) as writer:
 
-        def to_tensorboard(values: dict[str, float], step: int) -> None:
+        def log(values: dict[str, float], step: int) -> None:
             for key, value in values.items():
                 writer.add_scalar(key, value, step)
 
-        loggers["tensorboardX"] = to_tensorboard
-    if importlib.util.find_spec("wandb"):
-        import wandb
-
-        settings = wandb.Settings(silent=True, console="off", x_disable_stats=True)
-        peer = wandb.init(mode="offline", dir=folder, settings=settings)
-        ends.append(peer.finish)
-        loggers["wandb (offline)"] = lambda values, step: peer.log(values, step=step)
-    try:
-        yield loggers
-    finally:
-        for end in ends:
-            end()
+        yield log
 
 
-def interleaved(loggers: dict[str, Log], rounds: int, calls: int) -> dict[str, float]:
-    """Return each logger's median call in ns; the loggers take turns."""
-    clock = time.perf_counter_ns
-    medians: dict[str, list[float]] = {name: [] for name in loggers}
-    step = 0
-    for _ in range(rounds):
-        for name, log in loggers.items():
-            times: list[int] = []
-            for _ in range(calls):
-                step += 1
-                values = {"a": 1.0 * step, "b": 2.0 * step}
-                start = clock()
-                log(values, step)
-                times.append(clock() - start)
-            medians[name].append(statistics.median(times))
-    # the deque and the timer are called through a function, too: what it costs is theirs alike
-    return {name: statistics.median(found) for name, found in medians.items()}
+@contextmanager
+def wandb_log(folder: Path) -> Iterator[Callable[..., object]]:
+    import wandb
+
+    settings = wandb.Settings(silent=True, console="off", x_disable_stats=True)
+    with wandb.init(mode="offline", dir=folder, settings=settings) as run:
+        yield run.log
+
+
+PEERS: dict[str, Callable[[Path], Any] | None] = {
+    "tracklayer": None,
+    "tensorboardX": tensorboardx_log,
+    "wandb": wandb_log,
+}
 
 
 # -- from the first call to the disk ---------------------------------------------------------------
@@ -126,7 +156,9 @@ def ingestion() -> None:
         for _ in range(3):
             with tempfile.TemporaryDirectory() as folder:
                 raw = raw_ingestion(values, Path(folder))
-                ours = timed(lambda: our_ingestion(values, Path(folder)))
+                start = time.perf_counter()
+                our_ingestion(values, Path(folder))
+                ours = time.perf_counter() - start
             speeds.append(keys * rows / ours)
             ratios.append(raw / ours)
         show(

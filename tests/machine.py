@@ -8,7 +8,7 @@ import subprocess
 import sys
 import textwrap
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,9 +20,8 @@ import pytest
 import tracklayer
 
 if TYPE_CHECKING:
-    from wandb_server import WandbServer
-
     from tracklayer.reading import RunReader
+    from wandb_server import WandbServer
 
 WAIT = 60.0
 """Seconds after which a process counts as hung."""
@@ -97,7 +96,7 @@ class Started:
             self.process.kill()
             _, stderr = self.process.communicate()
             pytest.fail(f"it hangs; on stderr: {stderr}")
-        return Ended(self.process.returncode, stdout, stderr, time.monotonic() - self._since)
+        return Ended(self.process.returncode, stdout, stderr or "", time.monotonic() - self._since)
 
 
 @final
@@ -117,7 +116,7 @@ class Machine:
         self.store = folder / "store"
         (folder / "temporary").mkdir(parents=True)
         kept = {k: v for k, v in os.environ.items() if not k.startswith(("WANDB_", "TRACKLAYER_"))}
-        self.environment = {
+        self.environment: dict[str, str | None] = {
             **kept,
             **_QUICK_CLIENT,
             **(server.environment(folder / "home") if server else {}),
@@ -127,20 +126,27 @@ class Machine:
         }
 
     def start(
-        self, script: str, *arguments: str, python: Sequence[str] = (), stdin: Any = subprocess.PIPE,
+        self,
+        script: str,
+        *arguments: str,
+        python: Sequence[str] = (),
+        stdin: int = subprocess.PIPE,
+        stderr: int = subprocess.PIPE,
         **environment: str | None,
     ) -> Started:
         """Start a Python script."""
         (self.folder / "train.py").write_text(textwrap.dedent(script))
-        return self._start(["train.py", *arguments], python, stdin, environment)
+        command = [*python, "train.py", *arguments]
+        return self._start(command, environment, stdin=stdin, stderr=stderr)
 
-    def run(self, script: str, *arguments: str, **options: Any) -> Ended:
+    def run(self, script: str, *arguments: str, **environment: str | None) -> Ended:
         """Run a Python script to its end."""
-        return self.start(script, *arguments, **options).end()
+        (self.folder / "train.py").write_text(textwrap.dedent(script))
+        return self._start(["train.py", *arguments], environment).end()
 
     def tracklayer(self, *arguments: str, **environment: str | None) -> Ended:
         """Run the command line to its end."""
-        return self._start(["-m", "tracklayer", *arguments], (), subprocess.PIPE, environment).end()
+        return self._start(["-m", "tracklayer", *arguments], environment).end()
 
     def push(self, *arguments: str, **environment: str | None) -> Any:
         """Push, and return what it says as JSON of the one run, and the exit code."""
@@ -156,16 +162,21 @@ class Machine:
         return found
 
     def _start(
-        self, command: list[str], python: Sequence[str], stdin: Any, environment: dict[str, str | None]
+        self,
+        command: list[str],
+        environment: Mapping[str, str | None],
+        *,
+        stdin: int = subprocess.PIPE,
+        stderr: int = subprocess.PIPE,
     ) -> Started:
         given = {**self.environment, **environment}
         process = subprocess.Popen(
-            [sys.executable, *python, *command],
+            [sys.executable, *command],
             env={name: value for name, value in given.items() if value is not None},
             cwd=self.folder,
             stdin=stdin,
             stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
+            stderr=stderr,
             text=True,
         )
         return Started(process)

@@ -32,9 +32,22 @@ NAMES = {
     "TracklayerError",
 }
 
-INIT = (
-    "project entity name config group job_type tags notes id resume mode dir backend reinit".split()
-)
+INIT = [
+    "project",
+    "entity",
+    "name",
+    "config",
+    "group",
+    "job_type",
+    "tags",
+    "notes",
+    "id",
+    "resume",
+    "mode",
+    "dir",
+    "backend",
+    "reinit",
+]
 
 RUN_PROTOCOL = {
     "info",

@@ -10,7 +10,7 @@ import json
 import os
 import tempfile
 from pathlib import Path
-from typing import Any, final
+from typing import Any, cast, final
 
 from tracklayer.naming import file_name
 
@@ -25,7 +25,7 @@ class Ledger:
     def entry(self, target: str) -> dict[str, Any]:
         """Return what a target confirmed last: `revision`, `rows`, `url`, `confirmed_at`; or nothing."""
         found = self._read().get(target, {})
-        return found if isinstance(found, dict) else {}
+        return cast("dict[str, Any]", found) if isinstance(found, dict) else {}
 
     def confirm(self, target: str, entry: dict[str, Any]) -> None:
         """Record what a target confirmed.
@@ -52,4 +52,4 @@ class Ledger:
             entries = json.loads(self._path.read_text(encoding="utf-8"))
         except (FileNotFoundError, ValueError):
             return {}  # none yet, or torn by another program: the server knows
-        return entries if isinstance(entries, dict) else {}
+        return cast("dict[str, Any]", entries) if isinstance(entries, dict) else {}

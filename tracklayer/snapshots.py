@@ -35,10 +35,10 @@ def snapshot(
     if on_device:
         _take_off_device(taken, on_device, refused)
     plain = SCALAR_TYPES.issuperset(map(type, taken.values()))
-    error = None
+    problem = None
     if refused:
-        error = UnsupportedValueError("; ".join(refused) + ". The rest of the row is recorded")
-    return (taken if plain else RichValues(taken)), error
+        problem = UnsupportedValueError("; ".join(refused) + ". The rest of the row is recorded")
+    return (taken if plain else RichValues(taken)), problem
 
 
 def _take_off_device(taken: dict[str, Any], keys: list[str], refused: list[str]) -> None:
@@ -102,7 +102,7 @@ def _numpy_scalar(value: Any) -> bool | int | float:
     number = value.item()
     if isinstance(number, (bool, int, float)):
         return number
-    if value.dtype.kind == "V" or value.dtype.kind == "f":  # bfloat16 and relatives; float128
+    if value.dtype.kind in "Vf":  # bfloat16 and relatives; float128
         return float(number)
     msg = f"cannot log a number of dtype {value.dtype}"
     raise UnsupportedValueError(msg)

@@ -11,7 +11,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, ClassVar, Final, Protocol, TypeAlias, final, runtime_checkable
+from typing import TYPE_CHECKING, Any, ClassVar, Final, Protocol, TypeAlias, cast, final, runtime_checkable
 
 from tracklayer.errors import CorruptRunError, UnsupportedValueError, UsageError
 
@@ -120,7 +120,7 @@ class Histogram:
         elif hasattr(sequence, "copy_to_host_async"):
             from tracklayer.jax import snapshot  # noqa: PLC0415 - jax is loaded: this is its array
 
-            self._source = snapshot(sequence)
+            self._source = snapshot(cast("Any", sequence))
         else:
             self._source = _real_numbers(sequence)
 

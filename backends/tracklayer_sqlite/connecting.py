@@ -21,8 +21,9 @@ from sqlalchemy.pool import NullPool
 from tracklayer.errors import CorruptRunError, StoreError
 
 _NETWORK: Final = frozenset(
-    "nfs nfs4 lustre gpfs wekafs ceph cifs smb smb2 smb3 smbfs beegfs afs afpfs 9p glusterfs "
-    "fuse.sshfs fuse.glusterfs fuse.ceph pvfs2 orangefs panfs webdav virtiofs".split()
+    {"nfs", "nfs4", "lustre", "gpfs", "wekafs", "ceph", "cifs", "smb", "smb2", "smb3", "smbfs"}
+    | {"beegfs", "afs", "afpfs", "9p", "glusterfs", "fuse.sshfs", "fuse.glusterfs", "fuse.ceph"}
+    | {"pvfs2", "orangefs", "panfs", "webdav", "virtiofs"}
 )
 _BUSY_SECONDS: Final = 5.0
 

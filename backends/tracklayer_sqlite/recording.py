@@ -43,7 +43,7 @@ from tracklayer_sqlite.lease import HEARTBEAT_SECONDS, Holder, this_process
 from tracklayer_sqlite.reader import connected
 
 if TYPE_CHECKING:
-    from sqlalchemy.sql.dml import Executable
+    from sqlalchemy.sql.base import Executable
 
     from tracklayer.artifacts import LoggedArtifact
 

@@ -270,7 +270,7 @@ def version_of(connection: Connection, name: object) -> int:
             f"{current_version()}): upgrade tracklayer to open it"
         )
         raise StoreTooNewError(msg)
-    return version
+    return int(version)
 
 
 def migrate(connection: Connection, version: int, steps: Sequence[Migration] | None = None) -> None:

@@ -54,5 +54,6 @@ def kill_client() -> None:
 
 def _tear_down() -> None:
     """Take back the client's exit hook, which would wait for a process that is gone."""
-    with suppress(*_DEAD):  # it says that the process is gone, after it did its work
+    # it says that the process is gone, or ends this one with its exit code, after it did its work
+    with suppress(*_DEAD, SystemExit):
         wandb.teardown()

@@ -7,10 +7,11 @@ are there.  A buffer that the very next step donates is therefore no loss.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any, final
+from collections.abc import Callable, Sequence
+from typing import final
 
 import jax
+import jax.core
 import jax.numpy as jnp
 import numpy as np
 
@@ -84,20 +85,22 @@ def snapshot(array: jax.Array) -> jax.Array:
     return _started(_copies([_addressable(array)])[0])
 
 
-@jax.jit
-def _jitted_copies(arrays: list[jax.Array]) -> list[jax.Array]:
+def _copy_each(arrays: list[jax.Array]) -> list[jax.Array]:
     return [jnp.copy(array) for array in arrays]
+
+
+_jitted_copies: Callable[[list[jax.Array]], list[jax.Array]] = jax.jit(_copy_each)  # pyright: ignore[reportUnknownMemberType] - jax's own types are partial
 
 
 def _copies(arrays: list[jax.Array]) -> list[jax.Array]:
     """Copy arrays in one call, in an order that does not depend on how they were named."""
     order = sorted(range(len(arrays)), key=lambda i: (str(arrays[i].dtype), arrays[i].shape))
     try:
-        copied: list[Any] = _jitted_copies([arrays[i] for i in order])
+        copied = _jitted_copies([arrays[i] for i in order])
     except RuntimeError as error:
         msg = f"the array was deleted before it was logged: {error}"
         raise UnsupportedValueError(msg) from error
-    back = {at: copy for at, copy in zip(order, copied, strict=True)}
+    back = dict(zip(order, copied, strict=True))
     return [back[i] for i in range(len(arrays))]
 
 
