@@ -745,7 +745,7 @@ def test_a_disk_that_is_really_full_is_left_and_found_again_while_rows_spill(
     training = train(
         FILL
         + """
-run._queues[0]._limit = run._queues[0]._limit_bytes = 2_000_000
+run._queues[0]._limit = 2_000_000; run._queues[0]._set_room()
 filler = open(run.dir + "/filler", "wb", buffering=0)
 try:
     while True:

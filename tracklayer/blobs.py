@@ -6,10 +6,14 @@ Content is written to the side and moved into place, so a kill leaves a whole fi
 from __future__ import annotations
 
 import hashlib
-import os
-import tempfile
+import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from io import BufferedWriter
 from pathlib import Path
 from typing import Final, final
+
+from tracklayer.errors import StoreError
 
 _CHUNK: Final = 1 << 20
 
@@ -29,21 +33,42 @@ class BlobFolder:
         """Copy a file in; return the SHA-256 of its content in hex, and its size in bytes.
 
         Raises:
-            OSError: the file cannot be read, or the store cannot be written.
+            StoreError: the store cannot be written.
+            OSError: the file cannot be read.
         """
         digest, size = hashlib.sha256(), 0
-        self._folder.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(prefix=".incoming-", dir=self._folder)
-        temporary = Path(name)
+        temporary = self._folder / f".incoming-{secrets.token_hex(8)}"
         try:
-            with os.fdopen(handle, "wb") as target, source.open("rb") as file:
+            with source.open("rb") as file, self._opened(temporary) as target:
                 while chunk := file.read(_CHUNK):
                     digest.update(chunk)
-                    size += target.write(chunk)
+                    with self._writing():
+                        size += target.write(chunk)
             final_path = self.path(digest.hexdigest())
-            if not final_path.exists():
-                final_path.parent.mkdir(exist_ok=True)
-                temporary.replace(final_path)
+            with self._writing():
+                if not final_path.exists():
+                    final_path.parent.mkdir(exist_ok=True)
+                    temporary.replace(final_path)
         finally:
-            temporary.unlink(missing_ok=True)
+            with suppress(OSError):
+                temporary.unlink(missing_ok=True)
         return digest.hexdigest(), size
+
+    @contextmanager
+    def _opened(self, path: Path) -> Iterator[BufferedWriter]:
+        with self._writing():
+            self._folder.mkdir(parents=True, exist_ok=True)
+            file = path.open("xb")  # not `tempfile`, whose files nobody else may read
+        try:
+            yield file
+        finally:
+            with self._writing():
+                file.close()
+
+    @contextmanager
+    def _writing(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            msg = f"cannot write to {self._folder}: {error.strerror}"
+            raise StoreError(msg) from error

@@ -21,13 +21,13 @@ from typing import TYPE_CHECKING, Any, Final, Self, final
 from tracklayer import reporting
 from tracklayer.artifacts import Artifact, LoggedArtifact
 from tracklayer.blobs import BlobFolder
-from tracklayer.configuration import Config, Summary
+from tracklayer.configuration import Config, Summary, plain
 from tracklayer.errors import RunFinishedError, StoreError, UnsupportedValueError, UsageError
 from tracklayer.fanout import FanOut
 from tracklayer.forking import tell_children
 from tracklayer.lifecycle import exit_code_of
 from tracklayer.protocol import MetricRule, Run, RunInfo, Status
-from tracklayer.queue import Queue, row_size
+from tracklayer.queue import Queue
 from tracklayer.snapshots import snapshot
 from tracklayer.summaries import MetricSummaries, metric_rule
 from tracklayer.values import SCALAR_TYPES
@@ -39,6 +39,14 @@ if TYPE_CHECKING:
 
 _MAX_STEP: Final = (1 << 63) - 1
 _MAX_KEY_SETS: Final = 4096  # a program with ever new keys must not fill the memory with them
+
+
+@final
+class _OpenGate:
+    """Stands for several queues, each of which looks for room itself."""
+
+    items = ()
+    room = 1
 
 
 @final
@@ -63,9 +71,14 @@ class ActiveRun:
         self._queues = queues
         self._sink: Run = queues[0] if len(queues) == 1 else FanOut(queues)
         self._put = queues[0].put if len(queues) == 1 else self._put_each
+        # with one queue, `log` itself looks whether there is room, and appends to what waits
+        self._gate: Queue | _OpenGate = queues[0] if len(queues) == 1 else _OpenGate()
+        self._append = queues[0].items.append if len(queues) == 1 else self._put_each
         self._is_plain = SCALAR_TYPES.issuperset
-        self._sizes: dict[tuple[str, ...], int] = {}
-        """The size of a row of plain scalars, for each tuple of keys that was found to be right."""
+        self._keys: object = None
+        """The keys of the last row that did not take the short way, and could have."""
+        self._key_sets: set[tuple[str, ...]] = set()
+        """The keys of all such rows."""
         self._newest: float = -1
         """The highest step so far: above it `log` takes its short way.  Infinite once nothing more is
         recorded."""
@@ -160,11 +173,13 @@ class ActiveRun:
             and values.__class__ is dict
             and commit is None
             and time is None
+            and (values.keys() == self._keys or tuple(values) in self._key_sets)
+            and self._is_plain(map(type, values.values()))
         ):
-            size = self._sizes.get(tuple(values))
-            if size is not None and self._is_plain(map(type, values.values())):
+            gate = self._gate
+            if len(gate.items) < gate.room:
                 self._newest = step  # type: ignore[assignment] # as above
-                self._put((step, now(), values.copy()), size)  # type: ignore[arg-type, attr-defined] # as above
+                self._append((step, now(), values.copy()))  # type: ignore[arg-type, attr-defined] # as above
                 return
         self._log_any(values, step, commit, now() if time is None else _checked_time(time))
 
@@ -177,17 +192,19 @@ class ActiveRun:
             msg = f"log takes a mapping of keys to values, not a {type(values).__name__}"
             raise UnsupportedValueError(msg)
         taken, error = snapshot(values)
-        if error is None and taken.__class__ is dict and len(self._sizes) < _MAX_KEY_SETS:
-            self._sizes[tuple(values)] = row_size(taken)
+        if error is None and taken and taken.__class__ is dict:
+            self._keys = taken.keys()
+            if len(self._key_sets) < _MAX_KEY_SETS:
+                self._key_sets.add(tuple(taken))
         at = self._place(step, commit)
         if taken:
-            self._put((at, time, taken), row_size(taken))
+            self._put((at, time, taken))
         if error is not None:
             raise error
 
-    def _put_each(self, row: QueuedRow, size: int) -> None:
+    def _put_each(self, row: QueuedRow) -> None:
         for queue in self._queues:
-            queue.put(row, size)
+            queue.put(row)
 
     def _place(self, step: Any, commit: bool | None) -> int:
         """Return the step of a row, and advance as W&B does."""
@@ -248,7 +265,7 @@ class ActiveRun:
             type: see `artifact`.
 
         Raises:
-            OSError: a file cannot be read, or the store's disk cannot take it.
+            OSError: a file cannot be read.  What the store's disk cannot take is reported.
             UsageError: a name that is not allowed.
         """
         if not self._check_open("log_artifact"):
@@ -259,8 +276,21 @@ class ActiveRun:
             msg = "an artifact has its own name and type; give them with a path only"
             raise UsageError(msg)
         if isinstance(artifact, Artifact):
-            artifact = artifact.store(BlobFolder(self._settings.dir), now())
+            try:
+                artifact = self._stored(artifact)
+            except StoreError as error:  # as with rows: a full disk does not end the training
+                reporting.warn(f"artifact {artifact.name!r} of run {self.id} is not recorded: {error}")
+                return
         self._sink.log_artifact(artifact)
+
+    def _stored(self, artifact: Artifact) -> LoggedArtifact:
+        stored = artifact.store(BlobFolder(self._settings.dir), now())
+        strange: list[str] = []
+        metadata = plain(stored.metadata, "", strange)
+        if strange:
+            what = f"metadata {', '.join(strange)} of artifact {stored.name!r}"
+            reporting.warn(f"{what}: no plain data, stored as str()")
+        return replace(stored, metadata=metadata)
 
     def _artifact_of(self, path: Path, name: str | None, type: str | None) -> Artifact:  # noqa: A002 - see log_artifact
         made = Artifact(name or f"run-{self.id}-{path.name}", type or "unspecified")

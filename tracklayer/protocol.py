@@ -163,7 +163,8 @@ class Received:
 
     `keys` maps each true step to the keys that the server has there; `last_step` is the highest step
     that the server counts (-1 for none), `line_count` the number of its rows.  `missing_artifacts` are
-    those that were asked for and that it does not have with the same content.
+    those that were asked for and that it does not have with the same content.  `config` and
+    `summary` are as the server shows them; None where that is not known.
     """
 
     state: State
@@ -172,6 +173,8 @@ class Received:
     keys: Mapping[int, frozenset[str]]
     missing_artifacts: tuple[LoggedArtifact, ...]
     url: str | None = None
+    config: Mapping[str, Any] | None = None
+    summary: Mapping[str, Any] | None = None
 
 
 def _usable() -> None:

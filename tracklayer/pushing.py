@@ -6,12 +6,13 @@ it has, read back afterwards; never an exit code.
 
 from __future__ import annotations
 
+import math
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Final, Literal, final
+from typing import TYPE_CHECKING, Any, Final, Literal, cast, final
 
 from tracklayer.errors import BackendUnavailableError, TracklayerError
 from tracklayer.ledger import Ledger
@@ -109,10 +110,14 @@ class _Push:
         total = len(self._keys)
         found = self._ask(self._info, self._artifacts)
         lacking = self._lacking(found)
+        changed = bool(confirmed) or (found is not None and self._is_changed(found))
         if dry_run:
-            message = self._missing(found) or ("config and summary" if confirmed else "nothing")
+            message = self._missing(found) or ("config and summary" if changed else "nothing")
             return self._report("would send", lacking, total, message, found.url if found else None)
-        if self._missing(found) or confirmed:
+        if found is not None and not confirmed and self._info.state == found.state == "running":
+            message = "it is recorded there live, as it seems; push it once it has ended"
+            return self._report("unchanged", 0, total, message, found.url)
+        if self._missing(found) or changed:
             self._send(found, progress)
             found = self._read_back()
         if found is None:
@@ -131,7 +136,7 @@ class _Push:
                 "confirmed_at": time.time(),
             },
         )
-        message = "confirmed by the server" if lacking else "the server had every row"
+        message = "confirmed by the server" if lacking or changed else "the server had everything"
         return self._report("sent", lacking, total, message, found.url)
 
     def _send(self, found: Received | None, progress: Callable[[int], None] | None) -> None:
@@ -171,6 +176,17 @@ class _Push:
             time.sleep(pause)
             pause *= 2
 
+    def _is_changed(self, found: Received) -> bool:
+        """Say whether the server shows other config or summary entries.
+
+        That is a reason to send them, and not to doubt that they came: servers write values in
+        ways of their own.
+        """
+        return not (
+            (found.config is None or _holds(found.config, self._reader.config))
+            and (found.summary is None or _holds(found.summary, self._reader.summary))
+        )
+
     def _lacking(self, found: Received | None) -> int:
         """Return how many rows the server lacks, wholly or in part."""
         if found is None:
@@ -209,3 +225,13 @@ def _same_end(info: RunInfo, found: Received) -> bool:
     """Say whether the run ended there as it did here; a server may show a failed run as crashed."""
     ill = {"failed", "crashed"}
     return info.state == found.state or (info.state in ill and found.state in ill)
+
+
+def _holds(theirs: Any, ours: Any) -> bool:
+    """Say whether JSON data contains other such data, which it may spell as W&B does."""
+    if isinstance(ours, Mapping) and isinstance(theirs, Mapping):
+        entries = cast("Mapping[str, Any]", ours).items()
+        return all(key in theirs and _holds(theirs[key], value) for key, value in entries)
+    if isinstance(ours, float) and not math.isfinite(ours):
+        return theirs is None or str(theirs).lower().startswith(str(ours))
+    return bool(theirs == ours)

@@ -11,11 +11,11 @@ import threading
 from collections import deque
 from collections.abc import Callable, Mapping
 from contextlib import closing, suppress
-from queue import Empty, SimpleQueue
 from time import monotonic, sleep
 from typing import TYPE_CHECKING, Any, Final, final
 
 from tracklayer import reporting
+from tracklayer.bell import Bell
 from tracklayer.errors import BackendLostError, TracklayerError
 from tracklayer.forking import tell_children
 from tracklayer.protocol import (
@@ -85,14 +85,20 @@ class Queue:
         self._remedy = remedy
         self._hosted = hosted
         self._interval = commit_interval
-        self._limit = self._limit_bytes = limit_bytes
+        self._limit = limit_bytes
         self._finish_timeout = finish_timeout
-        self._items: deque[QueuedRow | Call] = deque()
-        self._append: Callable[[QueuedRow | Call], object] = self._items.append
+        self.items: deque[QueuedRow | Call] = deque()
+        """What waits.  As long as there are fewer than `room`, a plain row may be appended directly."""
+        self.room = 0
+        self._takes = True
         self._in_flight: list[QueuedRow | Call] = []
-        self._size_in = self._size_out = 0
-        self._wake: SimpleQueue[None] = SimpleQueue()  # its `put` is safe in a signal handler
-        self._opened: SimpleQueue[BaseException | None] = SimpleQueue()
+        self._row_bytes = _ROW_BYTES
+        """The most that a row of plain scalars was found to hold: each is taken to hold as much."""
+        self._rich_in = self._rich_out = 0
+        """The bytes of all rows with other values than scalars, that came and that are recorded."""
+        self._wake = Bell()
+        self._opened = Bell()
+        self._open_error: BaseException | None = None
         self._lock = threading.RLock()
         self._spill: Spill | None = None
         self._returning: Spill | None = None
@@ -104,8 +110,9 @@ class Queue:
         self._usable = True
         self._is_late = False
         self._is_closing = False
-        self._finished: SimpleQueue[None] = SimpleQueue()
+        self._finished = Bell()
         self._run: Run | None = None
+        self._set_room()
         tell_children(self)
         self._thread = threading.Thread(target=self._work, name=f"tracklayer-{name}", daemon=True)
         self._thread.start()
@@ -118,37 +125,40 @@ class Queue:
         Raises:
             TimeoutError: it is still opening; calls wait for it meanwhile.
         """
-        try:
-            return self._opened.get(timeout=max(0.0, timeout))
-        except Empty:
+        if not self._opened.wait(timeout):
             self._is_late = True
-        try:
-            return self._opened.get_nowait()  # it came before it could see that it is late
-        except Empty:
-            msg = f"{self.name} did not answer within {timeout:.0f} s"
-            raise TimeoutError(msg) from None
+            if not self._opened.wait(0):  # else it came before it could see that it is late
+                msg = f"{self.name} did not answer within {timeout:.0f} s"
+                raise TimeoutError(msg)
+        return self._open_error
 
     @property
     def usable(self) -> bool:
         """Whether the backend takes calls, as far as is known."""
         return self._usable
 
-    def put(self, row: QueuedRow, size: int) -> None:
-        """Take a row of about `size` bytes; its values are the queue's own from now on.
+    def put(self, row: QueuedRow) -> None:
+        """Take a row; its values are the queue's own from now on.
 
         They are plain scalars in a dict, or a `RichValues`.
         """
-        self._size_in += size
-        if self._size_in - self._size_out > self._limit:
-            self._make_room(row)
+        values = row[2]
+        if values.__class__ is RichValues:
+            with self._lock:
+                self._rich_in += _rich_size(row)
+            self._set_room()
+        elif (size := row_size(values)) > self._row_bytes:
+            self._row_bytes = size
+            self._set_room()
+        if len(self.items) < self.room:
+            self.items.append(row)
         else:
-            self._append(row)
+            self._make_room(row)
 
     def log(self, values: Mapping[str, Value], *, step: int, time: float) -> None:
         """Take a row."""
         plain = SCALAR_TYPES.issuperset(map(type, values.values()))
-        row: QueuedRow = (step, time, dict(values) if plain else RichValues(values))
-        self.put(row, row_size(row[2]))
+        self.put((step, time, dict(values) if plain else RichValues(values)))
 
     def update_config(self, config: Mapping[str, Any]) -> None:
         """Take a piece of config."""
@@ -175,19 +185,18 @@ class Queue:
 
         A backend that was lost has nothing to wait for.
         """
-        if not self._usable:
+        if not self._usable or self._is_closing:
             return False
-        done: SimpleQueue[bool] = SimpleQueue()
-        self._append(Call("_flushed", done))  # behind what is spilled, too: that comes in before it
-        self._wake.put(None)
+        done = Bell()
+        self.items.append(Call("_flushed", done))  # behind what is spilled, too: that comes in before it
+        self._wake.ring()
         deadline = monotonic() + timeout
         while self._usable:
-            try:
-                return done.get(timeout=min(0.2, max(0.0, deadline - monotonic())))
-            except Empty:
-                if monotonic() >= deadline:
-                    return False
-        return False
+            if done.wait(min(0.2, deadline - monotonic())):
+                return True
+            if monotonic() >= deadline:
+                return False
+        return done.wait(0)
 
     def catch_up(self, timeout: float) -> bool:
         """Flush, but wait no more than once while the backend does not get on."""
@@ -207,35 +216,33 @@ class Queue:
         with self._lock:  # behind what is spilled, in its order
             if not self._is_closing:
                 self._is_closing = True
-                self._items.append(Call(_CLOSED, status))
-                self._append = self._refuse
-        self._wake.put(None)
+                self._take_no_more()
+                self.items.append(Call(_CLOSED, status))
+        self._wake.ring()
         progress, deadline = self._commits, monotonic() + self._finish_timeout
         while self._usable:
-            try:
-                self._finished.get(timeout=min(0.2, max(0.0, deadline - monotonic())))
-            except Empty:
-                if not self._hosted and self._commits != progress:
-                    progress, deadline = self._commits, monotonic() + self._finish_timeout
-                if monotonic() >= deadline:
-                    self._give_up()
+            if self._finished.wait(min(0.2, deadline - monotonic())):
+                break
+            if not self._hosted and self._commits != progress:
+                progress, deadline = self._commits, monotonic() + self._finish_timeout
+            if monotonic() >= deadline:
+                self._give_up()
         if self.lost and self._remedy:
             self._report("lost", f"{self.name} did not get all of the run; {self._remedy}")
 
     def after_fork_in_child(self) -> None:
         """Take nothing any more: the thread is in the parent, and so is the right to write."""
-        self._append = self._refuse
-        self._limit, self._size_in, self._usable = 1 << 62, 0, False
+        self._usable = False
+        self._take_no_more()
         self._lock = threading.RLock()
         self._spill = self._returning = None
 
     def _call(self, method: str, argument: object) -> None:
         call = Call(method, argument)
-        self._size_in += _ROW_BYTES
-        if self._size_in - self._size_out > self._limit:
-            self._make_room(call)
+        if len(self.items) < self.room:
+            self.items.append(call)
         else:
-            self._append(call)
+            self._make_room(call)
 
     def _refuse(self, item: QueuedRow | Call) -> None:
         del item
@@ -243,17 +250,38 @@ class Queue:
 
     # -- back-pressure ----------------------------------------------------------------------------
 
+    def _set_room(self) -> None:
+        if self._takes:
+            self.room = self._capacity() - len(self._in_flight)
+        if not self._takes:  # another thread may have said so meanwhile
+            self.room = 0
+
+    def _capacity(self) -> int:
+        """Return how many calls may wait, those just being recorded included; one always may."""
+        return max(1, (self._limit - self._rich_in + self._rich_out) // self._row_bytes)
+
+    def _is_full(self) -> bool:
+        return len(self.items) + len(self._in_flight) >= self._capacity()
+
+    def _take_no_more(self) -> None:
+        """Have every call go through `_make_room`."""
+        self._takes = False
+        self.room = 0
+
     def _make_room(self, item: QueuedRow | Call) -> None:
         """Place an item for which there is no room: wait, then spill, then count it as lost."""
-        if not self._usable or self._hosted:
-            if self._usable:
-                self._lose("holds more than it can send")
+        if self._hosted and self._usable and not self._is_closing:
+            if not self._is_full():
+                self.items.append(item)
+                return
+            self._lose("holds more than it can send")
+        if not self._usable or self._is_closing:
             self._refuse(item)
             return
         with self._lock:
             if self._spill is None:
                 if self._room_came():
-                    self._append(item)
+                    self.items.append(item)
                     return
                 if self._spill is None:  # a signal handler that logs may have come to this meanwhile
                     self._open_spill()
@@ -261,10 +289,10 @@ class Queue:
 
     def _room_came(self) -> bool:
         """Wait for room as long as the backend gets on, but no longer than patience without it."""
-        self._wake.put(None)
+        self._wake.ring()
         progress = self._commits
         waited_since = self._outage_since or monotonic()
-        while self._usable and self._size_in - self._size_out > self._limit:
+        while self._usable and self._is_full():
             if self._spill is not None:
                 return False
             if self._commits != progress:
@@ -286,11 +314,11 @@ class Queue:
             f"{self.name} has taken nothing for {_PATIENCE:.0f} s: rows go to {self._spill.path} "
             "until it does again",
         )
-        self._items.append(Call("_unspill", self._spill))
-        self._limit = -1  # whatever comes now goes behind what is spilled
+        self._take_no_more()  # whatever comes now goes behind what is spilled
+        self.items.append(Call("_unspill", self._spill))
 
     def _write_spill(self, item: QueuedRow | Call) -> None:
-        self._size_in -= _size(item)  # it is not in memory
+        self._rich_in -= _rich_size(item)  # it is not in memory
         if self._spill is None:
             self._refuse(item)
             return
@@ -306,14 +334,14 @@ class Queue:
         """Leave the backend behind: the program is to go on, or to end."""
         self._usable = False
         if self._hosted:
-            self.lost += len(self._items) + len(self._in_flight) or 1
+            self.lost += len(self.items) + len(self._in_flight) or 1
             abandon = getattr(self._run, "abandon", None)
             if abandon is not None:
                 abandon()
             return
         with self._lock:
             before, after = self._returning, self._spill
-            left = [*self._in_flight, *self._items]
+            left = [*self._in_flight, *self.items]
         files = [before.path] if before else []
         waiting = sum(not _is_internal(item) for item in left)
         kept, trouble = 0, ""
@@ -364,23 +392,21 @@ class Queue:
                 self._interval = run.commit_interval
         except BaseException as error:  # noqa: BLE001 - `init` raises it, or reports it
             self._usable = False
-            self._append = self._refuse
-            self.lost += len(self._items)
-            self._items.clear()
+            self._take_no_more()
+            self.lost += len(self.items)
+            self.items.clear()
             self._reported.add("lost")
-            self._opened.put(error)
+            self._open_error = error
+            self._opened.ring()
             if self._is_late and not self._hosted:  # nobody waits for the error any more
                 self._report("gone", f"{self.name} is lost: it did not start: {error}")
             return
-        self._opened.put(None)
+        self._opened.ring()
         last_commit = monotonic()
         try:
             while True:
-                try:
-                    self._wake.get(timeout=self._interval)
-                except Empty:
-                    pass
-                if self._items or monotonic() - last_commit > _IDLE_COMMIT:
+                self._wake.wait(self._interval)
+                if self.items or monotonic() - last_commit > _IDLE_COMMIT:
                     last_commit = monotonic()
                     if self._drain(run):
                         return
@@ -394,18 +420,17 @@ class Queue:
         while True:
             ends = self._hand_over(run)
             self._until_it_works(run.commit)
-            self._size_out += sum(map(_size, self._in_flight))
+            self._rich_out += sum(map(_rich_size, self._in_flight))
             self._in_flight = []
+            self._set_room()
             if ends is not None and self._settle(run, ends):
                 return True
-            if not self._items:
-                if self._size_in != self._size_out and self._spill is None:
-                    self._size_out = self._size_in  # what threads lost by adding at the same time
+            if not self.items:
                 return False
 
     def _hand_over(self, run: Run) -> Call | None:
         """Pass on one batch; return the call of the queue's own that ends it, if one does."""
-        items = self._items
+        items = self.items
         popleft = items.popleft
         batch = self._in_flight = []
         with suppress(IndexError):  # `_lose` empties it, where a caller finds out
@@ -475,11 +500,11 @@ class Queue:
         if call.method == "_unspill":
             self._bring_in(run, call.argument)
         elif call.method == "_flushed":
-            call.argument.put(True)
+            call.argument.ring()
         else:
             self._until_it_works(lambda: run.finish(call.argument))
             self._usable = False
-            self._finished.put(None)
+            self._finished.ring()
             return True
         return False
 
@@ -488,7 +513,9 @@ class Queue:
         with self._lock:
             self._returning = spill
             if self._spill is spill:
-                self._spill, self._limit = None, self._limit_bytes
+                self._spill = None
+                self._takes = not self._is_closing
+                self._set_room()
             spill.close()
         done, trouble = 0, "it is torn"
         try:
@@ -558,13 +585,13 @@ class Queue:
         """Send nothing more: the backend is gone."""
         if not self._usable:
             return  # it was given up, which whoever did so reports
-        self._append = self._refuse
         self._usable = False
+        self._take_no_more()
         with self._lock:
             spills = [spill for spill in (self._returning, self._spill) if spill]
-            left = [*self._in_flight, *self._items]
+            left = [*self._in_flight, *self.items]
         self.lost += sum(not _is_internal(item) for item in left)
-        self._items.clear()
+        self.items.clear()
         self._in_flight = []
         self._reported.add("lost")  # `finish` need not repeat the remedy
         remedy = f"; {self._remedy}" if self._remedy else ""
@@ -582,17 +609,16 @@ class Queue:
             reporting.warn(message)
 
 
-def row_size(values: dict[str, Any]) -> int:
-    """Return about how many bytes a waiting row with these values holds."""
-    if values.__class__ is RichValues:
-        return _ROW_BYTES + values.size  # type: ignore[attr-defined] # see the line above
+def row_size(values: Mapping[str, Any]) -> int:
+    """Return about how many bytes a waiting row of plain scalars holds."""
     return _ROW_BYTES + _VALUE_BYTES * len(values)
 
 
-def _size(item: QueuedRow | Call) -> int:
-    if isinstance(item, Call):
-        return 0 if _is_internal(item) else _ROW_BYTES
-    return row_size(item[2])
+def _rich_size(item: QueuedRow | Call) -> int:
+    """Return about how many bytes a row of other values than scalars holds; 0 for any other call."""
+    if isinstance(item, Call) or item[2].__class__ is not RichValues:
+        return 0
+    return _ROW_BYTES + item[2].size  # type: ignore[attr-defined] # see the line above
 
 
 def _is_internal(item: QueuedRow | Call) -> bool:

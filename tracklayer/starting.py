@@ -217,7 +217,9 @@ class _Opening:
 
         def open_run() -> Run:
             backend.check()
-            run = backend.open(replace(info, name=info.name or info.id), resume, self._settings)
+            # a store knows the name that a continued run has
+            named = info if backend.open_store else replace(info, name=info.name or info.id)
+            run = backend.open(named, resume, self._settings)
             lifecycle.exit_before_others()  # a client may just have registered a hook of its own
             return run
 

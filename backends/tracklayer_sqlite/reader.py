@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import hashlib
 import json
+import os
 import shutil
 import sqlite3
 import tempfile
@@ -281,7 +282,7 @@ def connected(path: Path) -> Iterator[Connection]:
         raise store_error(error, path) from error
     except sqlite3.DatabaseError as error:  # of a bare cursor
         raise store_error(DatabaseError(None, None, error), path) from error
-    except (NoResultFound, ValueError, KeyError, TypeError) as error:
+    except (NoResultFound, ValueError, KeyError, TypeError, OverflowError) as error:
         # damage that SQLite does not see: text that is no UTF-8 or no JSON, a row that is gone
         msg = f"{path} is damaged ({error!r})"
         raise CorruptRunError(msg) from error
@@ -315,7 +316,7 @@ def _readable(path: Path) -> Iterator[tuple[Path, str]]:
     journal = path.with_name(path.name + "-journal")
     if is_writable(path.parent):
         # a killed process may have left half a transaction: whoever reads first takes it back
-        yield path, "rw" if journal.exists() and is_writable(path) else "ro"
+        yield path, "rw" if journal.exists() and os.access(path, os.W_OK) else "ro"
         return
     if not journal.exists() and not _is_in_wal_mode(path):
         yield path, "ro"

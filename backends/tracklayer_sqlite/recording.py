@@ -288,6 +288,7 @@ class SQLiteRun:
             key: key_id
             for key, key_id in connection.execute(select(schema.keys.c.key, schema.keys.c.key_id))
         }
+        self._named_rows = 0
         self._last_key_id = max(self._key_ids.values(), default=0)
         self._new_keys: list[str] = []
         self._artifacts = connection.execute(
@@ -306,10 +307,12 @@ class SQLiteRun:
         if SCALAR_TYPES.issuperset(map(type, values.values())):
             self._rows.append((step, time, values))
             return
+        self._name_keys()  # those of earlier rows come first
         scalars: dict[str, Value] = {}
         for key, value in values.items():
             if isinstance(value, (bool, int, float)):
                 scalars[key] = value
+                self._key_id(key)
             else:
                 self._log_object(key, value.kind, value.to_json(), step, time)
         if scalars:
@@ -409,6 +412,7 @@ class SQLiteRun:
             points = [(key, step, time, _within_int64(value)) for key, step, time, value in points]
             self._write(points, burst=burst, beat=moment if beat else None)
         self._rows.clear()
+        self._named_rows = 0
         self._statements.clear()
         self._new_keys.clear()
         self._commits += 1
@@ -439,10 +443,15 @@ class SQLiteRun:
                 for key, value in values.items()
             ]
         except KeyError:
-            for _, _, values in self._rows:
-                for key in values:
-                    self._key_id(key)
+            self._name_keys()
             return self._points()
+
+    def _name_keys(self) -> None:
+        """Give the keys of rows that wait their numbers, in the order in which they came."""
+        for _, _, values in self._rows[self._named_rows :]:
+            for key in values:
+                self._key_id(key)
+        self._named_rows = len(self._rows)
 
     def _key_id(self, key: str) -> int:
         if key not in self._key_ids:

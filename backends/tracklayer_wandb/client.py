@@ -5,7 +5,7 @@ Its public interface has no word for these, so what stands here reaches below it
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager, suppress
 from typing import Any, Final
 
@@ -20,7 +20,7 @@ _RETRIES: Final = 8  # with the client's growing pauses, about four minutes
 
 
 @contextmanager
-def lost_when_client_dies() -> Iterator[None]:
+def lost_when_client_dies() -> Generator[None]:
     """Turn what the client raises when its process is gone into `BackendLostError`."""
     try:
         yield
@@ -31,7 +31,7 @@ def lost_when_client_dies() -> Iterator[None]:
 
 
 def bounded_retries() -> dict[str, int]:
-    """Return settings with which the client gives up in minutes, not days, unless the user set some."""
+    """Return settings with which the client gives up in minutes, unless the user set others."""
     settings = wandb_setup.singleton().settings
     names = [f"x_{part}_retry_max" for part in ("graphql", "file_stream", "file_transfer")]
     return {name: _RETRIES for name in names if getattr(settings, name) is None}

@@ -6,6 +6,7 @@ from time import monotonic, sleep
 from typing import TYPE_CHECKING, Any, Final
 
 import wandb
+from wandb.errors import CommError
 
 from tracklayer.errors import BackendUnavailableError
 from tracklayer.protocol import Received, RunInfo, State
@@ -69,7 +70,7 @@ def _find(info: RunInfo, api: Any) -> Any:
     entity = info.entity or api.default_entity
     try:
         return api.run(f"{entity}/{info.project}/{info.id}")
-    except (wandb.errors.CommError, ValueError) as error:
+    except (CommError, ValueError) as error:
         if "could not find" in str(error).lower():
             return None
         raise
@@ -97,4 +98,6 @@ def _received(run: Any, missing: tuple[LoggedArtifact, ...]) -> Received:
         keys=keys,
         missing_artifacts=missing,
         url=run.url,
+        config=run.config,
+        summary=run.summary_metrics,
     )

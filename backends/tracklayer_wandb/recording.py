@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Final, final
 
 import numpy as np
 import wandb
+from wandb.errors import UsageError
 
 from tracklayer.errors import (
     BackendLostError,
@@ -86,7 +87,7 @@ def open_run(info: RunInfo, resume: Resume | None, settings: Settings) -> WandbR
     except Exception as error:  # some of the client's errors are of no class of its own
         forget_failed_start()
         message = _first_line(error)
-        if isinstance(error, wandb.errors.UsageError):
+        if isinstance(error, UsageError):
             if resume == "must":
                 raise RunNotFoundError(message) from error
             if resume in {None, "never"} and info.id in message:
@@ -105,7 +106,8 @@ class WandbRun:
         self._run = run
         self._replaying = settings.replaying
         self._confirm_seconds = _confirm_seconds(settings)
-        self._first_step = self._step = run.starting_step
+        self._first_step: int = run.starting_step
+        self._step = self._first_step - 1  # the highest that the server has or is sent
         self._late: list[tuple[int, float, Mapping[str, Value]]] = []
         self._latest: dict[str, Value] = {}
         self._summaries = MetricSummaries()
@@ -113,7 +115,7 @@ class WandbRun:
 
     def log(self, values: Mapping[str, Value], *, step: int, time: float) -> None:
         """Send a row, or keep it for the end where the client would drop it."""
-        if step >= self._step:
+        if step >= max(self._step, self._first_step):
             self._step = step
             self._latest.update(values)
             self._summaries.add(values, step)
