@@ -47,9 +47,7 @@ class CNN(nnx.Module):
         return self.dense2(x)
 
 
-def loss_and_accuracy(
-    model: CNN, images: jax.Array, labels: jax.Array
-) -> tuple[jax.Array, jax.Array]:
+def loss_and_accuracy(model: CNN, images: jax.Array, labels: jax.Array) -> tuple[jax.Array, jax.Array]:
     logits = model(images)
     loss = optax.softmax_cross_entropy_with_integer_labels(logits, labels).mean()
     return loss, (logits.argmax(-1) == labels).mean()
@@ -75,10 +73,7 @@ evaluate = nnx.jit(loss_and_accuracy)
 
 def weight_histograms(model: CNN) -> dict[str, tracklayer.Histogram]:
     weights = nnx.to_flat_state(nnx.state(model, nnx.Param))
-    return {
-        ".".join(map(str, path)): tracklayer.Histogram(weight.get_value())
-        for path, weight in weights
-    }
+    return {".".join(map(str, path)): tracklayer.Histogram(weight.get_value()) for path, weight in weights}
 
 
 def save_weights(model: CNN, path: Path) -> None:

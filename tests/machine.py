@@ -109,9 +109,7 @@ class Machine:
         environment: variables beside those that the machine needs; None takes one away.
     """
 
-    def __init__(
-        self, folder: Path, server: WandbServer | None = None, **environment: str | None
-    ) -> None:
+    def __init__(self, folder: Path, server: WandbServer | None = None, **environment: str | None) -> None:
         self.folder = folder
         self.store = folder / "store"
         (folder / "temporary").mkdir(parents=True)

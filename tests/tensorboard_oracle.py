@@ -131,7 +131,7 @@ def session(folder: Path) -> Session | None:
 
 def html(text: str) -> str:
     """Return what the Text tab makes of a text."""
-    import numpy as np  # noqa: PLC0415 - what the plugin takes
+    import numpy as np
 
     return str(text_array_to_html(np.array(text.encode(), dtype=object), enable_markdown=True))
 
@@ -176,7 +176,7 @@ def _running_data_server(folder: Path) -> Iterator[Any]:
         port_file = Path(temporary) / "port"
         everything = ",".join(f"{plugin}=all" for plugin in _PLUGINS)
         options = ("--reload=once", "--port=0", f"--samples-per-plugin={everything}")
-        with subprocess.Popen(  # noqa: S603 - TensorBoard's own binary
+        with subprocess.Popen(
             [binary, f"--logdir={folder}", f"--port-file={port_file}", *options]
         ) as process:
             try:
@@ -227,8 +227,7 @@ def _read_all(provider: Any) -> dict[str, Shown]:
             },
             {
                 tag: [
-                    HistogramPoint(p.step, p.wall_time, [tuple(b) for b in p.numpy.tolist()])
-                    for p in points
+                    HistogramPoint(p.step, p.wall_time, [tuple(b) for b in p.numpy.tolist()]) for p in points
                 ]
                 for tag, points in histograms.get(run, {}).items()
             },
@@ -253,9 +252,7 @@ def _sessions(provider: Any, context: RequestContext) -> dict[str, Session]:
     if not any(tags.values()):
         return {}
     groups = list_session_groups.Handler(context, backend, _EXPERIMENT, request).run()
-    experiment = get_experiment.Handler(
-        context, backend, _EXPERIMENT, api_pb2.GetExperimentRequest()
-    ).run()
+    experiment = get_experiment.Handler(context, backend, _EXPERIMENT, api_pb2.GetExperimentRequest()).run()
     for response in (groups, experiment):
         plugin_util.proto_to_json(response)  # it fails on what the page cannot take, such as NaN
     return {

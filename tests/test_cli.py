@@ -72,9 +72,7 @@ def read_json(*arguments: str | Path, expect: int = 0) -> Any:
     return json.loads(cli(*arguments, "--json", expect=expect).stdout, parse_constant=refuse)
 
 
-def record(
-    store: Path, rows: Mapping[int, Mapping[str, Any]] | None = None, **arguments: Any
-) -> str:
+def record(store: Path, rows: Mapping[int, Mapping[str, Any]] | None = None, **arguments: Any) -> str:
     """Record a finished run; return its id."""
     with tracklayer.init(dir=store, backend="sqlite", **arguments) as run:
         for step, values in (rows or {0: {"loss": 1.0}}).items():
@@ -263,9 +261,7 @@ def test_runs_are_chosen_by_project_group_and_state(store: Path) -> None:
     assert ids("--project", "none") == []
 
 
-def test_times_are_shown_in_the_local_time_zone(
-    store: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_times_are_shown_in_the_local_time_zone(store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     run_id = record(store)
     change(run_file(store, run_id), "UPDATE runs SET created_at = 1700000000.5")
     monkeypatch.setenv("TZ", "Asia/Tokyo")
@@ -637,9 +633,7 @@ def test_a_dry_run_sends_nothing(store: Path, elsewhere: Elsewhere) -> None:
     assert not elsewhere.runs
 
 
-def test_a_run_that_fails_stops_no_other_and_is_exit_code_1(
-    store: Path, elsewhere: Elsewhere
-) -> None:
+def test_a_run_that_fails_stops_no_other_and_is_exit_code_1(store: Path, elsewhere: Elsewhere) -> None:
     record(store, id="first")
     record(store, id="second")
     elsewhere.away.add("first")
@@ -720,9 +714,7 @@ def test_a_live_run_is_exported_whole(store: Path, tmp_path: Path) -> None:
     assert [file.name for file in tmp_path.glob("*out*")] == ["out.sqlite"]
 
 
-def test_a_crashed_run_is_exported_whole_and_readable_in_another_store(
-    store: Path, tmp_path: Path
-) -> None:
+def test_a_crashed_run_is_exported_whole_and_readable_in_another_store(store: Path, tmp_path: Path) -> None:
     crash(store, "crashed")
     other = tmp_path / "other"
     (other / "runs").mkdir(parents=True)
@@ -842,9 +834,7 @@ def test_the_default_backends_are_what_the_environment_chose(
 ) -> None:
     monkeypatch.setenv("TRACKLAYER_BACKEND", "tensorboard,nobody")
     found = read_json("backends")
-    assert [backend["name"] for backend in found["backends"] if backend["default"]] == [
-        "tensorboard"
-    ]
+    assert [backend["name"] for backend in found["backends"] if backend["default"]] == ["tensorboard"]
     assert found["unknown"] == ["nobody"]
     assert "'nobody'" in cli("backends").stdout
 
@@ -890,9 +880,7 @@ run.finish()
     reader = tracklayer.open_store(store).run("hung")
     assert (reader.info.state, reader.info.exit_code) == ("finished", 0)
     assert reader.metric("loss").value.tolist() == [1.0, *map(float, range(1, 50))]
-    assert [row.values["h"] for row in reader.rows() if row.step == 7] == [
-        tracklayer.Histogram([1.0, 7])
-    ]
+    assert [row.values["h"] for row in reader.rows() if row.step == 7] == [tracklayer.Histogram([1.0, 7])]
     assert str(reader.summary["best"]) == "nan"
 
 
@@ -1013,9 +1001,7 @@ def test_a_file_with_a_call_that_is_refused_is_kept(store: Path, tmp_path: Path)
         maker.log_artifact(tmp_path / "weights", "weights", "model")
     [artifact] = tracklayer.open_store(tmp_path / "other").run("maker").artifacts()
     artifact.files[0].source.unlink()
-    file = spill(
-        read_info(store, run_id), Call("log_artifact", artifact), (1, time.time(), {"a": 1.0})
-    )
+    file = spill(read_info(store, run_id), Call("log_artifact", artifact), (1, time.time(), {"a": 1.0}))
     assert str(file) in cli("recover", file, expect=1).stderr
     assert file.exists()
     assert tracklayer.open_store(store).run(run_id).last_step == 1

@@ -9,12 +9,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import tensorboard_oracle
-from wandb_server import WandbServer
 
+import tensorboard_oracle
 from tracklayer.protocol import RunInfo
 from tracklayer.testing import BackendConformance, Point, Recorded
 from tracklayer.testing.recorded import one_a_step
+from wandb_server import WandbServer
 
 
 class TestSQLite(BackendConformance):

@@ -183,9 +183,7 @@ def test_a_killed_run_is_crashed_at_once_and_says_since_when(store: Path, train:
     assert runs[0].segments[0].pid == training.process.pid
 
 
-def test_a_killed_run_is_resumed_from_an_earlier_step_any_number_of_times(
-    store: Path, train: Any
-) -> None:
+def test_a_killed_run_is_resumed_from_an_earlier_step_any_number_of_times(store: Path, train: Any) -> None:
     for first, value, last in ((0, 0.0, 100), (60, 1.0, 120), (90, 2.0, 150)):
         training = train(
             f"""
@@ -235,9 +233,7 @@ def test_auto_resume_takes_the_run_that_crashed(store: Path, train: Any) -> None
     assert third.hear() != run_id  # it finished
 
 
-def test_each_task_of_a_preempted_job_array_resumes_a_run_of_its_own(
-    store: Path, train: Any
-) -> None:
+def test_each_task_of_a_preempted_job_array_resumes_a_run_of_its_own(store: Path, train: Any) -> None:
     body = """
         sys.stdin.readline()
         run = tracklayer.init(project="p", resume="auto")
@@ -278,7 +274,7 @@ def test_each_task_of_a_preempted_job_array_resumes_a_run_of_its_own(
         ("os.kill(os.getpid(), signal.SIGHUP); time.sleep(100)", -signal.SIGHUP, "failed", 129),
     ],
 )
-def test_every_row_survives_any_end_and_the_state_tells_how_it_was(  # noqa: PLR0913 - a table
+def test_every_row_survives_any_end_and_the_state_tells_how_it_was(
     store: Path, train: Any, end: str, exit_status: int, state: str, exit_code: int
 ) -> None:
     training = train(
@@ -309,7 +305,7 @@ def test_every_row_survives_any_end_and_the_state_tells_how_it_was(  # noqa: PLR
         ("raise KeyboardInterrupt", -signal.SIGINT, "failed", 130),
     ],
 )
-def test_a_with_block_ends_the_run_as_it_ends(  # noqa: PLR0913 - a table
+def test_a_with_block_ends_the_run_as_it_ends(
     store: Path, train: Any, end: str, exit_status: int, state: str, exit_code: int
 ) -> None:
     training = train(
@@ -324,9 +320,7 @@ def test_a_with_block_ends_the_run_as_it_ends(  # noqa: PLR0913 - a table
     assert (info.state, info.exit_code) == (state, exit_code)
 
 
-def test_the_exit_code_of_a_run_that_is_over_is_not_that_of_the_next(
-    store: Path, train: Any
-) -> None:
+def test_the_exit_code_of_a_run_that_is_over_is_not_that_of_the_next(store: Path, train: Any) -> None:
     training = train(
         """
         try:
@@ -462,9 +456,7 @@ def test_a_programs_own_handler_may_go_on_and_log_a_checkpoint(store: Path, trai
     assert recorded(store).info.state == "finished"
 
 
-def test_a_handler_that_calls_the_one_before_it_ends_the_process_as_ever(
-    store: Path, train: Any
-) -> None:
+def test_a_handler_that_calls_the_one_before_it_ends_the_process_as_ever(store: Path, train: Any) -> None:
     training = train(
         """
         run = tracklayer.init(id="r")
@@ -500,9 +492,7 @@ def test_no_handler_and_no_hook_stays_behind_when_the_run_is_finished(train: Any
 
 
 @pytest.mark.parametrize("leave", ["os._exit(0)", "sys.exit(0)", "raise SystemExit"])
-def test_a_forked_child_neither_writes_nor_hangs_nor_corrupts(
-    store: Path, train: Any, leave: str
-) -> None:
+def test_a_forked_child_neither_writes_nor_hangs_nor_corrupts(store: Path, train: Any, leave: str) -> None:
     training = train(
         f"""
         import gc
@@ -571,7 +561,7 @@ def test_a_fork_after_a_run_was_finished_leaves_the_open_one_alone(store: Path, 
         ("os.kill(os.getpid(), signal.SIGTERM)", -signal.SIGTERM, "failed", 143),
     ],
 )
-def test_a_child_of_multiprocessing_has_runs_of_its_own_that_are_complete(  # noqa: PLR0913 - a table
+def test_a_child_of_multiprocessing_has_runs_of_its_own_that_are_complete(
     store: Path,
     tmp_path: Path,
     train: Any,
@@ -817,9 +807,7 @@ say(step)
     assert recorded(store).info.state == "finished"
 
 
-def test_a_store_that_is_deleted_in_mid_run_is_reported_and_training_goes_on(
-    store: Path, train: Any
-) -> None:
+def test_a_store_that_is_deleted_in_mid_run_is_reported_and_training_goes_on(store: Path, train: Any) -> None:
     training = train(
         """
         import shutil
@@ -918,17 +906,13 @@ say(reader.info.state, len(reader.metric("x")), reader.summary)
     assert sorted(file.name for file in (store / "runs").iterdir()) == before
 
 
-def test_a_finished_run_is_read_from_a_folder_that_is_only_readable(
-    shared_folder: Path, train: Any
-) -> None:
+def test_a_finished_run_is_read_from_a_folder_that_is_only_readable(shared_folder: Path, train: Any) -> None:
     store = shared_folder / "store"
     writing = train('tracklayer.init(id="r").log({"x": 1.5})', where=store)
     assert writing.end() == (0, "")
     for folder in (store, store / "runs"):
         folder.chmod(0o555)
-    reading = train(
-        AS_ORDINARY_USER + 'say(tracklayer.open_store().run("r").summary)', where=store
-    )
+    reading = train(AS_ORDINARY_USER + 'say(tracklayer.open_store().run("r").summary)', where=store)
     assert reading.hear() == "{'x': 1.5}"
 
 
@@ -967,9 +951,7 @@ def test_a_second_live_process_is_refused_naming_host_and_process(
     assert len(recorded(store).segments) == 1
 
 
-def test_of_many_processes_that_start_one_run_at_once_one_records_it(
-    store: Path, train: Any
-) -> None:
+def test_of_many_processes_that_start_one_run_at_once_one_records_it(store: Path, train: Any) -> None:
     body = """
         sys.stdin.readline()
         try:

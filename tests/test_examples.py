@@ -12,12 +12,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import tensorboard_oracle
-from wandb_server import WandbServer
 
+import tensorboard_oracle
 import tracklayer
 from tracklayer import registry
 from tracklayer.pushing import push
+from wandb_server import WandbServer
 
 pytestmark = pytest.mark.slow
 
@@ -60,7 +60,7 @@ def in_sqlite(folder: Path, run_id: str) -> Series:
     for key in TRAIN_KEYS | VALIDATION_KEYS:
         metric = reader.metric(key)
         series[key] = list(zip(metric.step.tolist(), metric.value.tolist(), strict=True))
-    assert sum(key.startswith("weights/") for key in reader.keys()) == 8
+    assert sum(key.startswith("weights/") for key in list(reader.keys())) == 8
     (artifact,) = reader.artifacts()
     weights = np.load(io.BytesIO(artifact.files[0].source.read_bytes()))
     assert weights["conv1.kernel"].shape == (3, 3, 1, 16)
@@ -117,9 +117,7 @@ def test_tensorboard_alone_records_it(tmp_path: Path, server: WandbServer) -> No
     check(in_tensorboard(tmp_path, run_id))
 
 
-def test_wandb_alone_records_it_and_leaves_a_local_record(
-    tmp_path: Path, server: WandbServer
-) -> None:
+def test_wandb_alone_records_it_and_leaves_a_local_record(tmp_path: Path, server: WandbServer) -> None:
     run_id = train("wandb", tmp_path, server)
     check(in_wandb(server, run_id), in_sqlite(tmp_path, run_id))
 

@@ -81,9 +81,7 @@ def assert_recorded(machine: Machine) -> None:
 
 def assert_pushed(machine: Machine, server: WandbServer) -> None:
     """Push, and demand that each row is on the server, and was sent once."""
-    pushed = machine.push(
-        "r", WANDB_API_KEY=server.environment(machine.folder / "home")["WANDB_API_KEY"]
-    )
+    pushed = machine.push("r", WANDB_API_KEY=server.environment(machine.folder / "home")["WANDB_API_KEY"])
     assert (pushed["outcome"], pushed["code"], pushed["stderr"]) == ("sent", 0, "")
     assert pushed["total"] == STEPS
     assert_delivered(server.runs["r"])
@@ -175,9 +173,7 @@ def test_a_failure_at_the_start_costs_one_line_and_a_push_makes_it_good(
 
         refused = strict.end()
         assert refused.code == 1
-        assert refused.complaints[-1].startswith(
-            "tracklayer.errors.BackendUnavailableError: wandb "
-        )
+        assert refused.complaints[-1].startswith("tracklayer.errors.BackendUnavailableError: wandb ")
         assert reason in refused.complaints[-1]
         assert refused.stdout == ""
 
@@ -259,9 +255,7 @@ def test_a_failure_in_mid_run_costs_one_line_and_a_push_makes_it_good(
 
 
 @pytest.mark.slow
-def test_a_server_that_comes_back_in_time_costs_nothing(
-    server: WandbServer, machine: Machine
-) -> None:
+def test_a_server_that_comes_back_in_time_costs_nothing(server: WandbServer, machine: Machine) -> None:
     started = machine.start(TRAIN, TRACKLAYER_FINISH_TIMEOUT="30")
     with killed_at_the_end(started):
         started.hear()
@@ -309,12 +303,8 @@ def install(machine: Machine, sickness: str) -> None:
     folder = machine.folder / "plugin"
     metadata = folder / "tracklayer_sick-1.0.dist-info"
     metadata.mkdir(parents=True)
-    (metadata / "METADATA").write_text(
-        "Metadata-Version: 2.1\nName: tracklayer-sick\nVersion: 1.0\n"
-    )
-    (metadata / "entry_points.txt").write_text(
-        "[tracklayer.backends]\nsick = tracklayer_sick:backend\n"
-    )
+    (metadata / "METADATA").write_text("Metadata-Version: 2.1\nName: tracklayer-sick\nVersion: 1.0\n")
+    (metadata / "entry_points.txt").write_text("[tracklayer.backends]\nsick = tracklayer_sick:backend\n")
     (folder / "tracklayer_sick.py").write_text(SICK.replace("{sickness}", sickness))
     machine.environment["PYTHONPATH"] = str(folder)
 

@@ -321,8 +321,14 @@ NESTED = {"model": {"width": 3, "layers": [1, 2]}, "rate": 1e-3, "name": None}
         (SimpleNamespace(a=[True]), {"a": [True]}),
         (Keyed(), {"a": 1}),
         (Dumping(), {"b": [1, {"c": 0.5}]}),
-        ({"a": {"b": {1: 2}}, "m": Model(), "k": Keyed()}, {"a": {"b": {"1": 2}}, "m": NESTED["model"], "k": {"a": 1}}),  # fmt: skip
-        ({"i": np.int64(2**60), "f": np.float32(0.5), "b": np.bool_(True), "z": np.array(3)}, {"i": 2**60, "f": 0.5, "b": True, "z": 3}),  # fmt: skip
+        (
+            {"a": {"b": {1: 2}}, "m": Model(), "k": Keyed()},
+            {"a": {"b": {"1": 2}}, "m": NESTED["model"], "k": {"a": 1}},
+        ),  # fmt: skip
+        (
+            {"i": np.int64(2**60), "f": np.float32(0.5), "b": np.bool_(True), "z": np.array(3)},
+            {"i": 2**60, "f": 0.5, "b": True, "z": 3},
+        ),  # fmt: skip
         ({"big": 2**70, "nan": math.inf, "e": Colour.RED}, {"big": 2**70, "nan": math.inf, "e": 3}),
     ],
 )
@@ -514,7 +520,7 @@ def test_module_level_functions_act_on_the_current_run() -> None:
     run = tracklayer.init(config={"a": 1})
     assert tracklayer.run is run
     tracklayer.log({"x": 1})
-    tracklayer.log({"x": 2}, 5, True)  # noqa: FBT003 - W&B's signature
+    tracklayer.log({"x": 2}, 5, True)
     tracklayer.config["b"] = 2
     tracklayer.summary["s"] = 3
     tracklayer.define_metric("x", summary="max")
@@ -540,7 +546,7 @@ def test_module_level_functions_act_on_the_current_run() -> None:
 )
 def test_without_a_run_they_say_to_call_init(call: str) -> None:
     with pytest.raises(NoActiveRunError, match=r"call tracklayer\.init\(\) first") as caught:
-        eval(call)  # noqa: S307 - the table above
+        eval(call)
     assert isinstance(caught.value, RuntimeError)
     assert isinstance(caught.value, TracklayerError)
     assert not hasattr(tracklayer, "run")

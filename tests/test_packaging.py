@@ -62,9 +62,7 @@ def test_wheel_and_sdist_hold_every_module(built: Path) -> None:
     (sdist,) = built.glob("*.tar.gz")
     with tarfile.open(sdist) as archive:
         inside = {name.partition("/")[2] for name in archive.getnames()}
-    assert {name if name.startswith("tracklayer/") else f"backends/{name}" for name in expected} <= (
-        inside
-    )
+    assert {name if name.startswith("tracklayer/") else f"backends/{name}" for name in expected} <= (inside)
 
 
 @pytest.mark.slow

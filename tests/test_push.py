@@ -233,9 +233,7 @@ def test_a_run_that_was_pushed_is_not_sent_again(server: WandbServer, machine: M
     assert_complete(server, 10)
 
 
-def test_another_server_has_its_own_entry_in_the_ledger(
-    server: WandbServer, machine: Machine
-) -> None:
+def test_another_server_has_its_own_entry_in_the_ledger(server: WandbServer, machine: Machine) -> None:
     machine.run(SHORT, "r").well()
     assert machine.push("r")["outcome"] == "sent"
     with WandbServer() as other:
@@ -293,9 +291,7 @@ sys.stdin.readline()
 """
 
 
-def test_a_run_that_goes_on_is_pushed_so_far_and_later_whole(
-    server: WandbServer, machine: Machine
-) -> None:
+def test_a_run_that_goes_on_is_pushed_so_far_and_later_whole(server: WandbServer, machine: Machine) -> None:
     training = machine.start(LIVE)
     with killed_at_the_end(training):
         training.hear()
@@ -311,9 +307,7 @@ def test_a_run_that_goes_on_is_pushed_so_far_and_later_whole(
     assert (server.runs["r"].state, server.runs["r"].summary["i"]) == ("finished", 149)
 
 
-def test_a_run_that_is_recorded_live_is_left_to_its_own_client(
-    server: WandbServer, machine: Machine
-) -> None:
+def test_a_run_that_is_recorded_live_is_left_to_its_own_client(server: WandbServer, machine: Machine) -> None:
     training = machine.start(LIVE, TRACKLAYER_BACKEND="wandb")
     with killed_at_the_end(training):
         training.hear()
@@ -402,9 +396,7 @@ def push_impatiently(machine: Machine, *arguments: str) -> list[dict[str, Any]]:
     return list(json.loads(ended.stdout)["runs"])
 
 
-def test_rows_that_the_server_lost_are_missed_and_sent_again(
-    server: WandbServer, machine: Machine
-) -> None:
+def test_rows_that_the_server_lost_are_missed_and_sent_again(server: WandbServer, machine: Machine) -> None:
     machine.run(SHORT, "r").well()
 
     def lose(request: Request) -> None:
@@ -491,9 +483,7 @@ def test_a_recorded_run_is_replayed_into_any_backend(
     histogram = Histogram([1, 2, 2])
     if backend == "sqlite":
         copy = tracklayer.open_store(copies).run("copy")
-        assert [without(row.values) for row in copy.rows()] == [
-            without(row.values) for row in reader.rows()
-        ]
+        assert [without(row.values) for row in copy.rows()] == [without(row.values) for row in reader.rows()]
         assert [(r.step, r.time) for r in copy.rows()] == [(r.step, r.time) for r in reader.rows()]
         assert (copy.config, copy.rules) == (reader.config, reader.rules)
         assert without(copy.summary) == without(reader.summary)

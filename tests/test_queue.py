@@ -244,9 +244,7 @@ def test_flush_gives_up_after_its_time(queue_for: Callable[..., Queue]) -> None:
     assert queue.flush(WAIT)
 
 
-def test_flush_keeps_to_its_time_at_the_bound_too(
-    queue_for: Callable[..., Queue], temporary: Path
-) -> None:
+def test_flush_keeps_to_its_time_at_the_bound_too(queue_for: Callable[..., Queue], temporary: Path) -> None:
     run = FakeRun()
     queue = queue_for(run, limit_bytes=10 * row_size({"x": 1}))
     run.gate.clear()
@@ -293,9 +291,7 @@ def test_a_second_finish_waits_for_the_end_of_the_first(queue_for: Callable[...,
     run.gate.clear()
     log(queue, 1)
     ends: list[int] = []
-    threads = [
-        threading.Thread(target=lambda: (queue.finish(Status()), ends.append(1))) for _ in range(3)
-    ]
+    threads = [threading.Thread(target=lambda: (queue.finish(Status()), ends.append(1))) for _ in range(3)]
     for thread in threads:
         thread.start()
     time.sleep(0.3)
@@ -599,7 +595,7 @@ def test_values_of_every_kind_come_back_from_a_spill(
     infinity, nan = float("inf"), float("nan")
     values: dict[str, Any] = {
         "a": nan, "b": infinity, "c": -infinity, "d": True, "e": 2**53 + 1, "f": -(2**70), "g": 0.1,
-        "t": Text("é\n\0 \ud800"), "h": Histogram([1.0, nan, infinity, 2.0]), "k\n\"é": 1,
+        "t": Text("é\n\0 \ud800"), "h": Histogram([1.0, nan, infinity, 2.0]), 'k\n"é': 1,
         "device": OnDevice(0.5),
     }  # fmt: skip
     log(queue, 0)  # one always may wait
@@ -633,9 +629,7 @@ def test_spilled_values_that_the_backend_cannot_show_are_left_out_as_ever(
 def test_what_passes_through_a_spill_is_observed_once(queue_for: Callable[..., Queue]) -> None:
     seen: list[int] = []
     run = FakeRun()
-    queue = queue_for(
-        run, limit_bytes=5 * row_size({"x": 1}), observe=lambda values, step: seen.append(step)
-    )
+    queue = queue_for(run, limit_bytes=5 * row_size({"x": 1}), observe=lambda values, step: seen.append(step))
     run.gate.clear()
     log(queue, *range(50))
     queue.log({"t": Text("a")}, step=50, time=0.0)
@@ -649,11 +643,11 @@ def no_room() -> Iterator[Callable[[bool], None]]:
     """Let files of this process not grow beyond 4 kB, as on a full disk."""
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
 
-    def full(is_full: bool) -> None:  # noqa: FBT001 - a switch
+    def full(is_full: bool) -> None:
         resource.setrlimit(resource.RLIMIT_FSIZE, (4096 if is_full else soft, hard))
 
     yield full
-    full(False)  # noqa: FBT003 - a switch
+    full(False)
 
 
 @pytest.mark.usefixtures("impatient")

@@ -86,7 +86,7 @@ def same(a: object, b: object) -> bool:
 
 
 @pytest.mark.parametrize("unfolded", [True, False])
-def test_integers_are_exact_to_int64(store: Path, unfolded: bool) -> None:  # noqa: FBT001 - a case
+def test_integers_are_exact_to_int64(store: Path, unfolded: bool) -> None:
     run = begun(store)
     numbers = [2**53 + 1, -(2**53) - 1, 2**63 - 1, -(2**63), 0, 1]
     for step, number in enumerate(numbers):
@@ -170,9 +170,7 @@ def test_late_rows_and_repeated_steps_before_and_after_folding(
             run.finish(Status())
 
 
-def test_a_burst_of_points_does_not_lose_to_older_ones(
-    store: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_burst_of_points_does_not_lose_to_older_ones(store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(recording, "_BURST", 5)
     run = begun(store)
     run.log({"x": -1}, step=3, time=1.0)
@@ -346,9 +344,7 @@ print(sizes == sorted(sizes), reader.info.state)
 
 
 @pytest.mark.parametrize("journal", ["WAL", "DELETE"])
-def test_a_slow_reader_stalls_no_writer(
-    store: Path, monkeypatch: pytest.MonkeyPatch, journal: str
-) -> None:
+def test_a_slow_reader_stalls_no_writer(store: Path, monkeypatch: pytest.MonkeyPatch, journal: str) -> None:
     monkeypatch.setattr(recording, "on_network", lambda path: journal == "DELETE")
     monkeypatch.setattr(recording, "_NETWORK_INTERVAL", 0.05)
     run = tracklayer.init(id="r")
@@ -438,7 +434,7 @@ recording._NETWORK_INTERVAL = 0.05
 def test_a_transaction_that_was_killed_half_way_is_taken_back_by_the_next_reader(
     store: Path,
     monkeypatch: pytest.MonkeyPatch,
-    writable: bool,  # noqa: FBT001 - a case
+    writable: bool,
 ) -> None:
     """In the journal mode of network file systems, where the file itself is written to."""
     script = f"""
@@ -604,9 +600,7 @@ def test_a_truncated_file_is_marked_or_fails_where_it_is_cut(
     assert marked > 3
 
 
-def test_any_damage_is_a_store_error_and_nothing_else(
-    store: Path, good: Path, whole_file: bytes
-) -> None:
+def test_any_damage_is_a_store_error_and_nothing_else(store: Path, good: Path, whole_file: bytes) -> None:
     chance = random.Random(1)
     for _ in range(60):
         damaged = bytearray(whole_file)
@@ -642,9 +636,7 @@ def test_a_damaged_run_is_not_resumed(store: Path, good: Path) -> None:
         tracklayer.init(id="damaged")
 
 
-def test_a_run_whose_process_died_before_it_wrote_anything_can_be_begun_anew(
-    store: Path, good: Path
-) -> None:
+def test_a_run_whose_process_died_before_it_wrote_anything_can_be_begun_anew(store: Path, good: Path) -> None:
     good.touch()
     with tracklayer.init(id="damaged", resume="allow") as run:
         run.log({"x": 1})
@@ -714,9 +706,7 @@ def test_an_older_version_is_read_in_a_copy_and_migrated_when_it_is_continued(
         reader_of(store)
 
 
-def test_a_migration_that_fails_leaves_the_old_version(
-    store: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_migration_that_fails_leaves_the_old_version(store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with tracklayer.init(id="r") as run:
         run.log({"x": 1})
 
@@ -754,7 +744,9 @@ Partition = namedtuple("Partition", "device mountpoint fstype opts")
     ],
 )
 def test_network_file_systems_are_found_by_the_closest_mount(
-    monkeypatch: pytest.MonkeyPatch, path: str, expected: bool  # noqa: FBT001 - a table
+    monkeypatch: pytest.MonkeyPatch,
+    path: str,
+    expected: bool,
 ) -> None:
     mounts = [
         Partition("/dev/sda", "/", "ext4", ""),
@@ -1124,9 +1116,7 @@ def exported(store: Path, tmp_path: Path, name: str) -> RunReader:
     return reader_of(tmp_path / name)
 
 
-def test_an_export_is_the_run_while_it_is_live_crashed_or_finished(
-    store: Path, tmp_path: Path
-) -> None:
+def test_an_export_is_the_run_while_it_is_live_crashed_or_finished(store: Path, tmp_path: Path) -> None:
     run = tracklayer.init(id="r", tags=["a", "é"], notes="n")
     filled(run, tmp_path)
     run.flush()

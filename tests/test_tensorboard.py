@@ -72,9 +72,7 @@ def scenario(write: Scenario) -> Scenario:
 
 
 @pytest.fixture(scope="module", params=["python_loader", "data_server"])
-def shown(
-    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
-) -> Callable[[str], Shown]:
+def shown(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Shown]:
     """What TensorBoard shows of each scenario: with its Python loader, and with its default one."""
     store = tmp_path_factory.mktemp("store")
     for name, write in SCENARIOS.items():
@@ -177,9 +175,7 @@ def test_a_histogram_keeps_edges_and_counts(shown: Callable[[str], Shown]) -> No
 
 
 @pytest.mark.parametrize("tag", ["empty", "only nan"])
-def test_a_histogram_without_finite_elements_is_empty(
-    shown: Callable[[str], Shown], tag: str
-) -> None:
+def test_a_histogram_without_finite_elements_is_empty(shown: Callable[[str], Shown], tag: str) -> None:
     (point,) = shown("histograms").histograms[tag]
     assert point.buckets == []
     assert {value for _, value in point.percentiles} == {0.0}
@@ -322,7 +318,7 @@ def disorder(store: Path, name: str) -> None:
 
 def shuffled(seed: int) -> list[tuple[int, str, float]]:
     """Return points in any order, some of them again."""
-    chosen = random.Random(seed)  # noqa: S311 - to be the same each time
+    chosen = random.Random(seed)
     return [(chosen.randrange(12), chosen.choice("abc"), float(n)) for n in range(30)]
 
 
@@ -477,7 +473,7 @@ def test_an_artifact_is_a_text(shown: Callable[[str], Shown]) -> None:
 
 def test_importing_the_backend_loads_neither_tensorboardx_nor_numpy() -> None:
     code = "import sys, tracklayer_tensorboard as t; t.backend; print(*sys.modules)"
-    loaded = subprocess.run(  # noqa: S603 - this interpreter
+    loaded = subprocess.run(
         [sys.executable, "-c", code], check=True, capture_output=True, text=True
     ).stdout.split()
     assert not {"tensorboardX", "numpy", "google.protobuf"} & set(loaded)
@@ -577,7 +573,7 @@ def python(code: str, *arguments: object) -> subprocess.CompletedProcess[str]:
     """Run a script that has `opened`, `log` and `Status`."""
     head = f"import sys; sys.path.insert(0, {str(Path(__file__).parent)!r})\n"
     names = "from test_tensorboard import opened, log, Status\nfrom pathlib import Path\n"
-    return subprocess.run(  # noqa: S603 - this interpreter
+    return subprocess.run(
         [sys.executable, "-c", head + names + textwrap.dedent(code), *map(str, arguments)],
         check=False,
         capture_output=True,
@@ -693,9 +689,7 @@ def test_finishing_on_a_full_disk_can_be_done_again(tmp_path: Path, full_disk: l
     run.finish(Status("failed", 1))
     shown = oracle.read(folder(tmp_path))
     assert shown.steps("loss") == [(0, 0)]
-    assert [point.value for point in shown.texts["tracklayer/status"]] == [
-        shown.text("tracklayer/status")
-    ]
+    assert [point.value for point in shown.texts["tracklayer/status"]] == [shown.text("tracklayer/status")]
     assert shown.session is not None
     assert shown.session.status == "SUCCESS"
 

@@ -123,9 +123,7 @@ def test_text_and_histograms_arrive(run: ServedRun) -> None:
     assert last["h"] == {"_type": "histogram", "values": [1, 0, 4], "bins": [0.0, 0.5, 1.0, 2.0]}
 
 
-def test_each_row_has_the_time_of_its_own_call(
-    run: ServedRun, trained: tuple[Ended, WandbServer]
-) -> None:
+def test_each_row_has_the_time_of_its_own_call(run: ServedRun, trained: tuple[Ended, WandbServer]) -> None:
     for row, (before, after) in zip(run.history, trained[0].said["calls"], strict=False):
         assert before <= row["_timestamp"] <= after
 
@@ -167,9 +165,7 @@ with tracklayer.init(project="p", id="r") as run:
 """
 
 
-def test_late_rows_are_sent_at_the_end_beside_their_true_step(
-    server: WandbServer, machine: Machine
-) -> None:
+def test_late_rows_are_sent_at_the_end_beside_their_true_step(server: WandbServer, machine: Machine) -> None:
     machine.run(LATE).well()
     run = server.runs["r"]
     assert [row["_step"] for row in run.history] == [0, 10, 20, 30, 40, 50, 51, 52, 53]
@@ -192,9 +188,7 @@ def test_late_rows_that_arrived_are_not_pushed_again(server: WandbServer, machin
     assert not any(r.is_stream for r in server.requests[-8:])
 
 
-def test_a_summary_entry_set_by_hand_wins_over_later_rows(
-    server: WandbServer, machine: Machine
-) -> None:
+def test_a_summary_entry_set_by_hand_wins_over_later_rows(server: WandbServer, machine: Machine) -> None:
     machine.run(
         """
         import tracklayer
@@ -264,9 +258,7 @@ def test_a_run_that_fails_is_failed_there_too(
     assert (machine.recorded().info.state, machine.recorded().info.exit_code) == ("failed", code)
 
 
-def test_runs_one_after_another_and_one_within_another(
-    server: WandbServer, machine: Machine
-) -> None:
+def test_runs_one_after_another_and_one_within_another(server: WandbServer, machine: Machine) -> None:
     machine.run(
         """
         import tracklayer

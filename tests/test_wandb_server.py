@@ -43,9 +43,7 @@ def environment(server: WandbServer, home: Path) -> dict[str, str]:
     return {**kept, **quick, **server.environment(home)}
 
 
-def client(
-    server: WandbServer, home: Path, code: str, **settings: str
-) -> subprocess.CompletedProcess[str]:
+def client(server: WandbServer, home: Path, code: str, **settings: str) -> subprocess.CompletedProcess[str]:
     """Run a script as a W&B client of the server; `settings` are environment variables."""
     script = "import json, math, wandb\n" + textwrap.dedent(code)
     command = [sys.executable, "-c", script]
@@ -85,9 +83,7 @@ def wait_until(condition: Callable[[], bool]) -> None:
 
 def post(server: WandbServer, path: str, body: object, *, key: bool = True) -> Any:
     """One bare HTTP request, for what the real client never does."""
-    headers = {"Content-Type": "application/json"} | (
-        {"Authorization": f"Basic {API_KEY}"} if key else {}
-    )
+    headers = {"Content-Type": "application/json"} | ({"Authorization": f"Basic {API_KEY}"} if key else {})
     data = json.dumps(body).encode()
     request = urllib.request.Request(server.url + path, data, headers)
     with urllib.request.urlopen(request, timeout=LIMIT) as answer:
@@ -133,15 +129,11 @@ def test_an_online_run_arrives_as_it_was_logged(server: WandbServer, tmp_path: P
     assert any("spoken" in line for line in run.console)
     assert json.loads(run.files["wandb-summary.json"])["epoch"] == 1
     defined = run.raw_config["_wandb"]["value"]["m"]
-    assert {"val/*", "loss", "epoch"} <= {
-        str(value) for metric in defined for value in metric.values()
-    }
+    assert {"val/*", "loss", "epoch"} <= {str(value) for metric in defined for value in metric.values()}
 
 
 def test_a_run_that_exits_with_an_error_is_failed(server: WandbServer, tmp_path: Path) -> None:
-    client(
-        server, tmp_path, "import sys; wandb.init(project='p', id='r').log({'a': 1}); sys.exit(3)"
-    )
+    client(server, tmp_path, "import sys; wandb.init(project='p', id='r').log({'a': 1}); sys.exit(3)")
     assert (server.runs["r"].state, server.runs["r"].exit_code) == ("failed", 3)
 
 
@@ -171,21 +163,15 @@ def test_a_resumed_run_continues_at_the_next_step(server: WandbServer, tmp_path:
     assert run.state == "finished"
 
 
-def test_a_finished_run_is_running_again_once_it_is_resumed(
-    server: WandbServer, tmp_path: Path
-) -> None:
+def test_a_finished_run_is_running_again_once_it_is_resumed(server: WandbServer, tmp_path: Path) -> None:
     client(server, tmp_path, "wandb.init(project='p', id='r').finish()")
     assert server.runs["r"].state == "finished"
-    client(
-        server, tmp_path, "wandb.init(project='p', id='r', resume='must'); import os; os._exit(1)"
-    )
+    client(server, tmp_path, "wandb.init(project='p', id='r', resume='must'); import os; os._exit(1)")
     assert server.runs["r"].state == "running"
 
 
 @pytest.mark.parametrize(("resume", "exists"), [("must", False), ("never", True)])
-def test_resume_is_refused(
-    server: WandbServer, tmp_path: Path, resume: str, *, exists: bool
-) -> None:
+def test_resume_is_refused(server: WandbServer, tmp_path: Path, resume: str, *, exists: bool) -> None:
     if exists:
         client(server, tmp_path, "wandb.init(project='p', id='r').finish()")
     done = client(server, tmp_path, f"wandb.init(project='p', id='r', resume={resume!r})")
@@ -319,9 +305,7 @@ def test_artifacts_have_versions_and_aliases_that_move(server: WandbServer, tmp_
     assert used == ["model:v1"]
 
 
-def test_a_run_outlives_a_server_that_goes_away_and_comes_back(
-    server: WandbServer, tmp_path: Path
-) -> None:
+def test_a_run_outlives_a_server_that_goes_away_and_comes_back(server: WandbServer, tmp_path: Path) -> None:
     code = """
         import wandb
         run = wandb.init(project="p", id="r")

@@ -94,7 +94,7 @@ def log_artifact(artifact: Any, name: str | None = None, type: str | None = None
 
 
 def _current() -> ActiveRun:
-    from tracklayer.lifecycle import current_run  # noqa: PLC0415 - see _HOMES
+    from tracklayer.lifecycle import current_run
 
     return current_run()
 

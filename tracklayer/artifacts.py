@@ -116,9 +116,7 @@ class Artifact:
         for path, source in sorted(self._files.items()):
             sha256, size = blobs.add(source)
             files.append(ArtifactFile(path, sha256, size, blobs.path(sha256)))
-        return LoggedArtifact(
-            self.name, self.type, tuple(files), self.description, dict(self.metadata), time
-        )
+        return LoggedArtifact(self.name, self.type, tuple(files), self.description, dict(self.metadata), time)
 
 
 def _inner_path(name: str, artifact: str) -> str:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import secrets
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager, suppress
 from io import BufferedWriter
 from pathlib import Path
@@ -55,7 +55,7 @@ class BlobFolder:
         return digest.hexdigest(), size
 
     @contextmanager
-    def _opened(self, path: Path) -> Iterator[BufferedWriter]:
+    def _opened(self, path: Path) -> Generator[BufferedWriter]:
         with self._writing():
             self._folder.mkdir(parents=True, exist_ok=True)
             file = path.open("xb")  # not `tempfile`, whose files nobody else may read
@@ -66,7 +66,7 @@ class BlobFolder:
                 file.close()
 
     @contextmanager
-    def _writing(self) -> Iterator[None]:
+    def _writing(self) -> Generator[None]:
         try:
             yield
         except OSError as error:

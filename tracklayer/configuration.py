@@ -5,15 +5,15 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import sys
-from collections.abc import Callable, Iterator, Mapping, MutableMapping
+from collections.abc import Callable, Iterator, Mapping, MutableMapping, Sequence
 from types import SimpleNamespace
-from typing import Any, final
+from typing import Any, cast, final
 
 from tracklayer import reporting
 from tracklayer.errors import UsageError
 
 
-def as_mapping(source: Any) -> Mapping[str, Any] | None:
+def as_mapping(source: Any) -> Mapping[str, Any] | None:  # noqa: PLR0911 - one return a kind of view
     """Return the mapping view of a mapping, dataclass, namespace or the like; None for any other."""
     if isinstance(source, Mapping):
         return source  # pyright: ignore[reportUnknownVariableType] - anything may be given
@@ -49,7 +49,7 @@ def checked_mapping(source: Any) -> Mapping[str, Any]:
     return view
 
 
-def plain(value: Any, path: str, strange: list[str]) -> Any:
+def plain(value: Any, path: str, strange: list[str]) -> Any:  # noqa: PLR0911 - one return a kind of value
     """Return JSON-like data for a value; `strange` collects the paths that were stored as `str()`.
 
     Numbers, strings, lists, None and anything with a mapping view stay what they are; tuples become
@@ -59,8 +59,9 @@ def plain(value: Any, path: str, strange: list[str]) -> Any:
         return value
     if isinstance(value, (int, float)):
         return int(value) if isinstance(value, int) else float(value)
-    if isinstance(value, (list, tuple)) and not hasattr(value, "_asdict"):
-        return [plain(v, f"{path}[{i}]", strange) for i, v in enumerate(value)]  # pyright: ignore[reportUnknownArgumentType, reportUnknownVariableType] - anything may be given
+    if isinstance(value, list) or (isinstance(value, tuple) and not hasattr(value, "_asdict")):  # pyright: ignore[reportUnknownArgumentType] - see below
+        items = cast("Sequence[Any]", value)
+        return [plain(item, f"{path}[{i}]", strange) for i, item in enumerate(items)]
     number = _number(value)
     if number is not None:
         return number
@@ -69,9 +70,9 @@ def plain(value: Any, path: str, strange: list[str]) -> Any:
         return {str(k): plain(v, f"{path}.{k}" if path else str(k), strange) for k, v in mapping.items()}
     strange.append(path)
     try:
-        return str(value)
+        return str(cast("object", value))
     except Exception:  # noqa: BLE001 - a stranger's `__str__` must not cost the run
-        return object.__repr__(value)
+        return object.__repr__(cast("object", value))
 
 
 def _number(value: Any) -> bool | int | float | None:
@@ -172,9 +173,7 @@ class Summary(_Values):
 
     _what = "summary"
 
-    def __init__(
-        self, send: Callable[[dict[str, Any]], None], metrics: Callable[[], dict[str, Any]]
-    ) -> None:
+    def __init__(self, send: Callable[[dict[str, Any]], None], metrics: Callable[[], dict[str, Any]]) -> None:
         super().__init__(send)
         object.__setattr__(self, "_metrics", metrics)
 

@@ -33,9 +33,9 @@ from tracklayer.summaries import MetricSummaries, metric_rule
 from tracklayer.values import SCALAR_TYPES
 
 if TYPE_CHECKING:
-    from tracklayer.spill import QueuedRow
     from tracklayer.reading import RunReader
     from tracklayer.settings import Settings
+    from tracklayer.spill import QueuedRow
 
 _MAX_STEP: Final = (1 << 63) - 1
 _MAX_KEY_SETS: Final = 4096  # a program with ever new keys must not fill the memory with them
@@ -169,7 +169,7 @@ class ActiveRun:
         """
         if (
             step.__class__ is int
-            and step > self._newest  # type: ignore[operator] # an int: see the line above
+            and step > self._newest  # pyright: ignore[reportOptionalOperand] - an int: see the line above
             and values.__class__ is dict
             and commit is None
             and time is None
@@ -178,14 +178,12 @@ class ActiveRun:
         ):
             gate = self._gate
             if len(gate.items) < gate.room:
-                self._newest = step  # type: ignore[assignment] # as above
-                self._append((step, now(), values.copy()))  # type: ignore[arg-type, attr-defined] # as above
+                self._newest = step  # pyright: ignore[reportAttributeAccessIssue] - as above
+                self._append((step, now(), values.copy()))  # pyright: ignore - an int and a dict: see above
                 return
         self._log_any(values, step, commit, now() if time is None else _checked_time(time))
 
-    def _log_any(
-        self, values: Mapping[str, Any], step: Any, commit: bool | None, time: float
-    ) -> None:
+    def _log_any(self, values: Mapping[str, Any], step: Any, commit: bool | None, time: float) -> None:  # noqa: FBT001 - what `log` was given
         if not self._check_open("log"):
             return
         if not isinstance(values, Mapping):  # pyright: ignore[reportUnnecessaryIsInstance] - callers are not all typed
@@ -206,7 +204,7 @@ class ActiveRun:
         for queue in self._queues:
             queue.put(row)
 
-    def _place(self, step: Any, commit: bool | None) -> int:
+    def _place(self, step: Any, commit: bool | None) -> int:  # noqa: FBT001 - what `log` was given
         """Return the step of a row, and advance as W&B does."""
         with self._lock:
             if step is None:
@@ -242,9 +240,7 @@ class ActiveRun:
         if not self._check_open("define_metric"):
             return
         rule = (
-            pattern
-            if isinstance(pattern, MetricRule)
-            else metric_rule(pattern, summary, step_metric, goal)
+            pattern if isinstance(pattern, MetricRule) else metric_rule(pattern, summary, step_metric, goal)
         )
         self._summaries.define(rule)
         for queue in self._queues:
@@ -330,7 +326,8 @@ class ActiveRun:
         if not self._check_open("flush"):
             return False
         deadline = monotonic() + timeout
-        return all([queue.flush(max(0.0, deadline - monotonic())) for queue in self._queues])
+        flushed = [queue.flush(max(0.0, deadline - monotonic())) for queue in self._queues]
+        return all(flushed)
 
     def commit(self) -> None:
         """Flush: the protocol's word for it."""
@@ -371,8 +368,7 @@ class ActiveRun:
             self._queues[0].finish(status)
             return
         threads = [
-            threading.Thread(target=queue.finish, args=(status,), daemon=True)
-            for queue in self._queues[1:]
+            threading.Thread(target=queue.finish, args=(status,), daemon=True) for queue in self._queues[1:]
         ]
         try:
             for thread in threads:

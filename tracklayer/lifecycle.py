@@ -112,7 +112,7 @@ def _exit_with_process() -> None:
     """Finish runs at the end of a child of multiprocessing, too, which runs no exit hooks."""
     multiprocessing = sys.modules.get("multiprocessing.process")
     if multiprocessing is not None and multiprocessing.parent_process() is not None:
-        from multiprocessing.util import Finalize  # noqa: PLC0415 - loaded already in such a child
+        from multiprocessing.util import Finalize
 
         Finalize(None, _at_exit, exitpriority=100)
 

@@ -140,9 +140,7 @@ class _Push:
         return self._report("sent", lacking, total, message, found.url)
 
     def _send(self, found: Received | None, progress: Callable[[int], None] | None) -> None:
-        with tempfile.TemporaryDirectory(
-            prefix="tracklayer-push-", ignore_cleanup_errors=True
-        ) as scratch:
+        with tempfile.TemporaryDirectory(prefix="tracklayer-push-", ignore_cleanup_errors=True) as scratch:
             settings = Settings(
                 backends=(self._backend.name,),
                 dir=Path(scratch),

@@ -435,11 +435,11 @@ class Queue:
         batch = self._in_flight = []
         with suppress(IndexError):  # `_lose` empties it, where a caller finds out
             for _ in range(min(len(items), _BATCH)):
-                batch.append(popleft())
+                batch.append(popleft())  # noqa: PERF401 - what came before an error must stay in the list
         plain: list[QueuedRow] = []
         for position, item in enumerate(batch):
-            if item.__class__ is tuple and item[2].__class__ is dict:
-                plain.append(item)  # type: ignore[arg-type] # a row: see the line above
+            if not isinstance(item, Call) and item[2].__class__ is dict:
+                plain.append(item)
                 continue
             if plain:
                 self._log_rows(run, plain)
@@ -476,7 +476,7 @@ class Queue:
                     getattr(run, item.method)(item.argument)
                 return
             step, time, values = item
-            if values.__class__ is RichValues:
+            if isinstance(values, RichValues):
                 values = self._showable(values)
                 self._show_observer([(step, time, values)])
             if values:
@@ -616,13 +616,12 @@ def row_size(values: Mapping[str, Any]) -> int:
 
 def _rich_size(item: QueuedRow | Call) -> int:
     """Return about how many bytes a row of other values than scalars holds; 0 for any other call."""
-    if isinstance(item, Call) or item[2].__class__ is not RichValues:
-        return 0
-    return _ROW_BYTES + item[2].size  # type: ignore[attr-defined] # see the line above
+    values = None if isinstance(item, Call) else item[2]
+    return _ROW_BYTES + values.size if isinstance(values, RichValues) else 0
 
 
 def _is_internal(item: QueuedRow | Call) -> bool:
-    return item.__class__ is Call and item.method[0] == "_"  # type: ignore[union-attr] # as it says
+    return isinstance(item, Call) and item.method[0] == "_"
 
 
 def _resolve(values: Mapping[str, Any], report: Callable[[str, str], None]) -> dict[str, Value]:

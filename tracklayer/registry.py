@@ -41,7 +41,7 @@ def load(name: str) -> Backend:
         raise UnknownBackendError(msg)
     try:
         backend = points[name].load()
-    except Exception as error:  # noqa: BLE001 - a plug-in's code may raise anything when it is imported
+    except Exception as error:
         msg = f"backend {name!r} is registered by {points[name].value!r}, which fails: {error}"
         raise BackendUnavailableError(msg) from error
     if not isinstance(backend, Backend):

@@ -43,7 +43,7 @@ def snapshot(
 
 def _take_off_device(taken: dict[str, Any], keys: list[str], refused: list[str]) -> None:
     """Replace the jax arrays of a row by scalars that are fetched later, all in one dispatch."""
-    from tracklayer.jax import device_scalars  # noqa: PLC0415 - jax is loaded: these are its arrays
+    from tracklayer.jax import device_scalars
 
     try:
         taken.update(zip(keys, device_scalars([taken[key] for key in keys]), strict=True))
@@ -61,9 +61,7 @@ def _is_jax_array(value: Any) -> bool:
     return jax is not None and isinstance(value, jax.Array)
 
 
-def _flatten(
-    values: Mapping[Any, Any], prefix: str, refused: list[str]
-) -> Iterator[tuple[str, Any]]:
+def _flatten(values: Mapping[Any, Any], prefix: str, refused: list[str]) -> Iterator[tuple[str, Any]]:
     for key, value in values.items():
         if not isinstance(key, str):
             refused.append(f"key {key!r} is of type {type(key).__name__}, and must be a string")
@@ -73,7 +71,7 @@ def _flatten(
             yield prefix + key, value
 
 
-def _loggable(value: Any) -> Any:  # noqa: PLR0911 - one return a kind
+def _loggable(value: Any) -> Any:
     if value.__class__ in SCALAR_TYPES or isinstance(value, (*_VALUE_TYPES, Deferred)):
         return value
     if isinstance(value, str):
@@ -81,7 +79,7 @@ def _loggable(value: Any) -> Any:  # noqa: PLR0911 - one return a kind
     if isinstance(value, (int, float)):  # IntEnum, float64, …
         return int(value) if isinstance(value, int) else float(value)
     if _is_jax_array(value):
-        from tracklayer.jax import check_scalar  # noqa: PLC0415 - jax is loaded: this is its array
+        from tracklayer.jax import check_scalar
 
         check_scalar(value)
         return value

@@ -167,8 +167,7 @@ def _decode(data: list[Any]) -> QueuedRow | Call:
         return argument, data[2], values if plain else RichValues(values)
     if method == "log_artifact":
         files = tuple(
-            ArtifactFile(f["path"], f["sha256"], f["size"], Path(f["source"]))
-            for f in argument.pop("files")
+            ArtifactFile(f["path"], f["sha256"], f["size"], Path(f["source"])) for f in argument.pop("files")
         )
         return Call(method, LoggedArtifact(files=files, **argument))
     if method == "define_metric":

@@ -140,7 +140,7 @@ class _Opening:
             for backend, queue in started:
                 self._wait(backend, queue)
             if not self._queues:
-                raise self._errors[0]
+                raise self._errors[0]  # noqa: TRY301 - the queues are finished below, whoever raised
             return self._active(stores)
         except BaseException:
             for queue in self._queues:
@@ -189,9 +189,7 @@ class _Opening:
             else:
                 if not (self._settings.offline and backend.hosted):
                     backends.append(backend)
-        if not any(b.open_store for b in backends) and (
-            not backends or any(b.hosted for b in backends)
-        ):
+        if not any(b.open_store for b in backends) and (not backends or any(b.hosted for b in backends)):
             backends.append(registry.load(LOCAL_BACKEND))
         return sorted(backends, key=lambda backend: (backend.open_store is None, backend.hosted))
 
@@ -280,7 +278,7 @@ class _Opening:
         )
 
 
-def _checked_resume(resume: str | bool | None) -> str | None:
+def _checked_resume(resume: str | bool | None) -> str | None:  # noqa: FBT001 - what `init` was given
     if resume is None or resume is False:
         resume = wandb_default("resume")
     chosen = "auto" if resume is True else resume or None
@@ -290,9 +288,10 @@ def _checked_resume(resume: str | bool | None) -> str | None:
     return chosen
 
 
-def _checked_reinit(reinit: str | bool | None) -> str | None:
-    chosen = {True: "finish_previous", False: "return_previous"}.get(reinit, reinit)  # type: ignore[call-overload] # a str is no key there
+def _checked_reinit(reinit: str | bool | None) -> str | None:  # noqa: FBT001 - what `init` was given
+    words = {True: "finish_previous", False: "return_previous"}
+    chosen = words[reinit] if isinstance(reinit, bool) else reinit
     if chosen not in _REINITS:
         msg = f"reinit={reinit!r}: use 'finish_previous', 'return_previous' or 'create_new'"
         raise UsageError(msg)
-    return cast("str | None", chosen)
+    return chosen

@@ -87,9 +87,7 @@ class MetricSummaries:
         self._rules = dict(reader.rules)
         recorded = {**reader.summary, **dict.fromkeys(reader.explicit_summary)}
         self._latest = {
-            key: value
-            for key, value in recorded.items()
-            if value is not None and not isinstance(value, dict)
+            key: value for key, value in recorded.items() if value is not None and not isinstance(value, dict)
         }
 
     def add(self, values: Mapping[str, Any], step: int) -> None:
@@ -154,9 +152,9 @@ class _Fold:
     def add(self, value: float) -> None:
         self._total += _as_float(value)
         self._count += 1
-        if value < self._min or self._min != self._min:  # noqa: PLR0124 - NaN until a number came
+        if value < self._min or self._min != self._min:
             self._min = value
-        if value > self._max or self._max != self._max:  # noqa: PLR0124 - as above
+        if value > self._max or self._max != self._max:
             self._max = value
 
     def statistics(self) -> dict[str, float]:

@@ -118,7 +118,7 @@ class Histogram:
         if np_histogram is not None:
             self.__dict__["bins"] = _bins_from_counts(*np_histogram)
         elif hasattr(sequence, "copy_to_host_async"):
-            from tracklayer.jax import snapshot  # noqa: PLC0415 - jax is loaded: this is its array
+            from tracklayer.jax import snapshot
 
             self._source = snapshot(cast("Any", sequence))
         else:
@@ -147,7 +147,7 @@ class Histogram:
     def from_bins(cls, bins: Bins) -> Histogram:
         """Return the histogram with exactly these bins."""
         histogram = cls.__new__(cls)
-        histogram._num_bins, histogram._source = len(bins.counts), None
+        histogram._num_bins, histogram._source = len(bins.counts), None  # noqa: SLF001 - its own
         histogram.__dict__["bins"] = bins
         return histogram
 
@@ -167,7 +167,7 @@ class Histogram:
 Value: TypeAlias = Scalar | Text | Histogram
 """Anything that a backend may be handed."""
 
-KINDS: Final[Mapping[str, type[Text] | type[Histogram]]] = {
+KINDS: Final[Mapping[str, type[Text | Histogram]]] = {
     Text.kind: Text,
     Histogram.kind: Histogram,
 }
@@ -175,7 +175,7 @@ ALL_KINDS: Final[frozenset[str]] = frozenset({"scalar", *KINDS})
 
 
 def kind_of(value: Value) -> str:
-    """Return the name of the value's kind: `"scalar"`, `"text"`, …"""
+    """Return the name of the value's kind, such as `"scalar"` or `"text"`."""
     return "scalar" if isinstance(value, (int, float)) else value.kind
 
 
@@ -198,7 +198,7 @@ def _identity(bins: Bins) -> tuple[object, ...]:
 
 
 def _real_numbers(sequence: Any) -> NDArray[Any]:
-    import numpy as np  # noqa: PLC0415 - `import tracklayer` must not load numpy
+    import numpy as np
 
     array = np.array(sequence).reshape(-1)
     if array.dtype.kind in "biuf":
@@ -214,7 +214,7 @@ def _real_numbers(sequence: Any) -> NDArray[Any]:
 
 
 def _bins_from_array(array: NDArray[Any], num_bins: int) -> Bins:
-    import numpy as np  # noqa: PLC0415 - see _real_numbers
+    import numpy as np
 
     values: NDArray[np.float64] = array.astype(np.float64, copy=False)
     finite = np.isfinite(values)
@@ -257,7 +257,7 @@ def _bin_range(low: float, high: float, num_bins: int) -> tuple[float, float]:
 
 
 def _bins_from_counts(counts: ArrayLike, edges: ArrayLike) -> Bins:
-    import numpy as np  # noqa: PLC0415 - see _real_numbers
+    import numpy as np
 
     heights, limits = np.asarray(counts), np.asarray(edges, dtype=np.float64)
     if heights.ndim != 1 or limits.shape != (heights.size + 1,) or not heights.size:

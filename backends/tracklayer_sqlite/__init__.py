@@ -17,13 +17,13 @@ if TYPE_CHECKING:
 
 
 def _open(info: RunInfo, resume: Resume | None, settings: Settings) -> SQLiteRun:
-    from tracklayer_sqlite.recording import open_run  # noqa: PLC0415 - imports SQLAlchemy
+    from tracklayer_sqlite.recording import open_run
 
     return open_run(info, resume, settings.dir)
 
 
 def _open_store(path: Path) -> Store:
-    from tracklayer_sqlite.store import SQLiteStore  # noqa: PLC0415 - imports SQLAlchemy
+    from tracklayer_sqlite.store import SQLiteStore
 
     return SQLiteStore(path)
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
@@ -64,7 +64,7 @@ _CONNECT: Final[dict[str, Any]] = {"timeout": _BUSY_SECONDS, "check_same_thread"
 
 
 @contextmanager
-def transaction(connection: Connection, kind: str = "IMMEDIATE") -> Iterator[None]:
+def transaction(connection: Connection, kind: str = "IMMEDIATE") -> Generator[None]:
     """Run a block in one transaction; an exception rolls it back.
 
     Raises:
@@ -104,7 +104,7 @@ def keep_for_ever(instance: object) -> None:
 
     For a forked child: SQLite forbids it to close a connection that its parent opened.
     """
-    import ctypes  # noqa: PLC0415 - needed in forked children only
+    import ctypes
 
     ctypes.pythonapi.Py_IncRef(ctypes.py_object(instance))
 

@@ -9,7 +9,7 @@ import os
 import shutil
 import sqlite3
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from time import time as now
@@ -35,12 +35,11 @@ if TYPE_CHECKING:
 _FETCH: Final = 10_000
 _COPIES: Final = 5  # attempts at a copy that nobody wrote to meanwhile
 _NOT_NEWER: Final = (
-    "NOT EXISTS (SELECT 1 FROM temp.newest n "
-    "WHERE n.run = p.run AND n.key_id = p.key_id AND n.step = p.step)"
+    "NOT EXISTS (SELECT 1 FROM temp.newest n WHERE n.run = p.run AND n.key_id = p.key_id AND n.step = p.step)"
 )
 _POINTS: Final = (
     "SELECT value FROM temp.newest WHERE run = 1 AND key_id = ?1 UNION ALL "
-    f"SELECT value FROM points p WHERE run = 1 AND key_id = ?1 AND {_NOT_NEWER}"  # noqa: S608 - constants
+    f"SELECT value FROM points p WHERE run = 1 AND key_id = ?1 AND {_NOT_NEWER}"
 )
 
 
@@ -121,9 +120,7 @@ class SQLiteRunReader:
         with self._connect() as connection, _snapshot(connection):
             _collect_newest(connection)
             rules = _rules(connection)
-            for key_id, key in connection.execute(
-                select(schema.keys.c.key_id, schema.keys.c.key)
-            ).all():
+            for key_id, key in connection.execute(select(schema.keys.c.key_id, schema.keys.c.key)).all():
                 rule = rule_for(key, rules)
                 statistics = _statistics(connection, key_id, rule)
                 value = None if statistics is None else entry(rule, statistics)
@@ -176,9 +173,7 @@ class SQLiteRunReader:
             LookupError: nothing was logged under that key; the message lists close ones.
         """
         with self._connect() as connection, _snapshot(connection):
-            key_id = connection.execute(
-                select(schema.keys.c.key_id).where(schema.keys.c.key == key)
-            ).scalar()
+            key_id = connection.execute(select(schema.keys.c.key_id).where(schema.keys.c.key == key)).scalar()
             if key_id is None:
                 close = difflib.get_close_matches(key, self.keys(), n=3)
                 hint = f"; did you mean {', '.join(map(repr, close))}?" if close else ""
@@ -202,12 +197,8 @@ class SQLiteRunReader:
         with self._connect() as connection:
             with _snapshot(connection):
                 _sort_into_copy(connection)
-                names = {
-                    key_id: key
-                    for key_id, key in connection.execute(
-                        select(schema.keys.c.key_id, schema.keys.c.key)
-                    )
-                }
+                rows = connection.execute(select(schema.keys.c.key_id, schema.keys.c.key))
+                names: dict[int, str] = dict(map(tuple, rows))
             cursor: Any = connection.connection.cursor()
             cursor.arraysize = _FETCH
             cursor.execute("SELECT step, time, key_id, value, kind, data FROM temp.sorted ORDER BY rowid")
@@ -251,13 +242,13 @@ class SQLiteRunReader:
             return {key: json.loads(value) for key, value in rows}
 
     @contextmanager
-    def _connect(self) -> Iterator[Connection]:
+    def _connect(self) -> Generator[Connection]:
         with connected(self._path) as connection:
             yield connection
 
 
 @contextmanager
-def connected(path: Path) -> Iterator[Connection]:
+def connected(path: Path) -> Generator[Connection]:
     """Open a run's file for reading, of whatever version it is.
 
     Raises:
@@ -297,7 +288,7 @@ def connected(path: Path) -> Iterator[Connection]:
 
 
 @contextmanager
-def _opened(path: Path, mode: str) -> Iterator[Connection]:
+def _opened(path: Path, mode: str) -> Generator[Connection]:
     engine = engine_for(path, mode=mode)
     try:
         with engine.connect() as connection:
@@ -307,7 +298,7 @@ def _opened(path: Path, mode: str) -> Iterator[Connection]:
 
 
 @contextmanager
-def _readable(path: Path) -> Iterator[tuple[Path, str]]:
+def _readable(path: Path) -> Generator[tuple[Path, str]]:
     """Give a file that can be opened, and the mode to open it in.
 
     That is the run's own file; but where SQLite would have to make or mend files beside it and may not,
@@ -361,7 +352,7 @@ def _beginning(file: Path) -> bytes | None:
 
 
 @contextmanager
-def _migrated(connection: Connection, version: int) -> Iterator[Connection]:
+def _migrated(connection: Connection, version: int) -> Generator[Connection]:
     """Give a copy in memory of an older file, brought up to date."""
     memory = sqlite3.connect(":memory:", check_same_thread=False)
     source: Any = connection.connection.dbapi_connection
@@ -381,7 +372,7 @@ def _has_version(connection: Connection) -> bool:
 
 
 @contextmanager
-def _snapshot(connection: Connection) -> Iterator[None]:
+def _snapshot(connection: Connection) -> Generator[None]:
     """See one state of the file throughout."""
     connection.exec_driver_sql("BEGIN")
     try:
@@ -391,9 +382,7 @@ def _snapshot(connection: Connection) -> Iterator[None]:
 
 
 def _wrote_temporary(connection: Connection) -> bool:
-    return bool(
-        connection.exec_driver_sql("SELECT count(*) FROM sqlite_temp_master").scalar()
-    )
+    return bool(connection.exec_driver_sql("SELECT count(*) FROM sqlite_temp_master").scalar())
 
 
 def _segments(connection: Connection) -> list[Segment]:
@@ -433,15 +422,13 @@ def _rules(connection: Connection) -> dict[str, MetricRule]:
     }
 
 
-def _statistics(
-    connection: Connection, key_id: int, rule: MetricRule | None
-) -> dict[str, Any] | None:
+def _statistics(connection: Connection, key_id: int, rule: MetricRule | None) -> dict[str, Any] | None:
     """Return a metric's last value and, where a rule asks for more, the rest; None if it has none."""
     ends = [
         row
         for table in ("points", "temp.newest")  # of one step, the latter counts
         for row in connection.exec_driver_sql(
-            f"SELECT step, value FROM {table} WHERE run = 1 AND key_id = ? ORDER BY step DESC LIMIT 1",  # noqa: S608 - constants
+            f"SELECT step, value FROM {table} WHERE run = 1 AND key_id = ? ORDER BY step DESC LIMIT 1",
             (key_id,),
         )
     ]
@@ -452,7 +439,7 @@ def _statistics(
     if rule is not None and rule.summary:
         low, high, mean = connection.exec_driver_sql(
             "SELECT min(value), max(value), CASE WHEN count(*) = count(value) THEN avg(value) END "
-            f"FROM ({_POINTS})",  # noqa: S608 - constants
+            f"FROM ({_POINTS})",
             (key_id,),
         ).one()
         statistics |= {"min": _number(low), "max": _number(high), "mean": _number(mean)}
@@ -485,18 +472,16 @@ def _sort_into_copy(connection: Connection) -> None:
     _collect_newest(connection)
     connection.exec_driver_sql(
         "CREATE TEMP TABLE sorted AS SELECT step, time, key_id, value, kind, data FROM ("
-        f"SELECT step, time, key_id, value, NULL AS kind, NULL AS data FROM points p WHERE {_NOT_NEWER} "  # noqa: S608 - constants
+        f"SELECT step, time, key_id, value, NULL AS kind, NULL AS data FROM points p WHERE {_NOT_NEWER} "
         "UNION ALL SELECT step, time, key_id, value, NULL, NULL FROM temp.newest "
         "UNION ALL SELECT step, time, key_id, NULL, kind, data FROM objects) "
         "ORDER BY step, time, key_id"
     )
 
 
-def _series(
-    connection: Connection, table: str, key_id: int, order: str
-) -> tuple[Any, Any, Any]:
+def _series(connection: Connection, table: str, key_id: int, order: str) -> tuple[Any, Any, Any]:
     """Return step, time and value of one key's points, straight from the cursor."""
-    import numpy as np  # noqa: PLC0415 - listing runs needs no numpy
+    import numpy as np
 
     where = f"FROM {table} WHERE run = 1 AND key_id = ?"
     columns = [("step", "<i8"), ("time", "<f8"), ("value", "<f8")]
@@ -529,7 +514,7 @@ def _holds_other_than_integers(connection: Connection, where: str, key_id: int) 
 
 def _overlay(folded: tuple[Any, Any, Any], new: tuple[Any, Any, Any]) -> tuple[Any, Any, Any]:
     """Lay points in the order of their arrival over folded ones: the last of each step counts."""
-    import numpy as np  # noqa: PLC0415 - see _series
+    import numpy as np
 
     if not len(new[0]):
         return folded
@@ -537,9 +522,7 @@ def _overlay(folded: tuple[Any, Any, Any], new: tuple[Any, Any, Any]) -> tuple[A
     order = np.argsort(step, kind="stable")
     step = step[order]
     keep = np.append(step[1:] != step[:-1], [True])
-    if not len(folded[0]):
-        value = new[2]
-    else:
-        value = np.concatenate([folded[2], new[2]])
+    # nothing folded has no dtype to mix in
+    value = np.concatenate([folded[2], new[2]]) if len(folded[0]) else new[2]
     time = np.concatenate([folded[1], new[1]])
     return step[keep], time[order][keep], value[order][keep]

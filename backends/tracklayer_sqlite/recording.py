@@ -66,7 +66,7 @@ _BURST: Final = 50
 """Points a key in one commit, above which they go straight to their places, without a later fold."""
 _FOLD: Final = (
     "INSERT OR REPLACE INTO points (run, key_id, step, time, value) "
-    f"SELECT {RUN}, key_id, step, time, value FROM new_points ORDER BY key_id, step, seq"  # noqa: S608 - a constant
+    f"SELECT {RUN}, key_id, step, time, value FROM new_points ORDER BY key_id, step, seq"
 )
 
 _COUNT_FOLD: Final = update(schema.runs).values(folds=schema.runs.c.folds + 1)
@@ -205,9 +205,7 @@ def _take_lease(connection: Connection, info: RunInfo, path: Path) -> tuple[RunI
         )
     recorded = _merge_info(info, row)
     values = _info_columns(recorded)
-    connection.execute(
-        insert(schema.runs).values(**values).on_conflict_do_update(["run"], set_=values)
-    )
+    connection.execute(insert(schema.runs).values(**values).on_conflict_do_update(["run"], set_=values))
     segment = 1 if last is None else int(last["segment"]) + 1
     me = this_process()
     connection.execute(
@@ -284,19 +282,13 @@ class SQLiteRun:
         self._path = run_path(store, info.id)
         self._rows: list[tuple[int, float, Mapping[str, Value]]] = []
         self._statements: list[Executable] = []
-        self._key_ids = {
-            key: key_id
-            for key, key_id in connection.execute(select(schema.keys.c.key, schema.keys.c.key_id))
-        }
+        known = connection.execute(select(schema.keys.c.key, schema.keys.c.key_id))
+        self._key_ids: dict[str, int] = dict(map(tuple, known))
         self._named_rows = 0
         self._last_key_id = max(self._key_ids.values(), default=0)
         self._new_keys: list[str] = []
-        self._artifacts = connection.execute(
-            select(func.count()).select_from(schema.artifacts)
-        ).scalar_one()
-        self._unfolded = connection.execute(
-            select(func.count()).select_from(schema.new_points)
-        ).scalar_one()
+        self._artifacts = connection.execute(select(func.count()).select_from(schema.artifacts)).scalar_one()
+        self._unfolded = connection.execute(select(func.count()).select_from(schema.new_points)).scalar_one()
         self._commits = 0
         self._heartbeat_at = now()
         self._has_ended = False
@@ -322,9 +314,7 @@ class SQLiteRun:
         """Keep rows of nothing but scalars for the next commit."""
         self._rows.extend(rows)
 
-    def _log_object(
-        self, key: str, kind: str, data: dict[str, Any], step: int, time: float
-    ) -> None:
+    def _log_object(self, key: str, kind: str, data: dict[str, Any], step: int, time: float) -> None:
         columns = {
             "run": RUN,
             "key_id": self._key_id(key),
@@ -357,9 +347,7 @@ class SQLiteRun:
             "step_metric": None if rule.step_metric is None else _storable(rule.step_metric),
             "goal": rule.goal,
         }
-        self._statements.append(
-            insert(schema.metric_rules).prefix_with("OR REPLACE").values(**columns)
-        )
+        self._statements.append(insert(schema.metric_rules).prefix_with("OR REPLACE").values(**columns))
 
     def log_artifact(self, artifact: LoggedArtifact) -> None:
         """Keep an artifact for the next commit; content that is not in this store is copied here."""
@@ -467,10 +455,7 @@ class SQLiteRun:
         if self._new_keys:
             self._connection.execute(
                 schema.keys.insert(),
-                [
-                    {"run": RUN, "key_id": self._key_ids[key], "key": key}
-                    for key in self._new_keys
-                ],
+                [{"run": RUN, "key_id": self._key_ids[key], "key": key} for key in self._new_keys],
             )
 
     def _insert(self, statement: str, points: list[Point]) -> None:
@@ -520,10 +505,9 @@ class SQLiteRun:
         if not self._has_ended:
             self._end(status)
             self._has_ended = True
-        try:
+        # where somebody reads it just now, the file stays in WAL mode, whole with its -wal file
+        with suppress(DatabaseError):
             self._connection.exec_driver_sql("PRAGMA journal_mode = DELETE")
-        except DatabaseError:
-            pass  # somebody reads it just now: the file stays in WAL mode, whole with its -wal file
         self._connection.close()
         self._engine.dispose()
 

@@ -118,7 +118,7 @@ class SQLiteStore:
 
 
 def _copy_database(path: Path, target: str) -> None:
-    import sqlite3  # noqa: PLC0415 - for export only
+    import sqlite3
 
     with connected(path) as connection:
         source: Any = connection.connection.dbapi_connection

@@ -46,7 +46,7 @@ if TYPE_CHECKING:
 
 def _open(info: RunInfo, resume: Resume | None, settings: Settings) -> TensorBoardRun:
     _check()
-    from tracklayer_tensorboard.recording import open_run  # noqa: PLC0415 - imports tensorboardX
+    from tracklayer_tensorboard.recording import open_run
 
     return open_run(info, resume, settings.dir)
 

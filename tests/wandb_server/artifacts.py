@@ -61,9 +61,7 @@ class Artifacts:
 
     def _create(self, v: Variables) -> Json:
         given: Variables = v.get("input") or v
-        entity, project, kind = (
-            str(given[key]) for key in ("entityName", "projectName", "artifactTypeName")
-        )
+        entity, project, kind = (str(given[key]) for key in ("entityName", "projectName", "artifactTypeName"))
         name = str(given.get("artifactCollectionName") or given["artifactCollectionNames"][0])
         aliases = [str(item["alias"]) for item in given.get("aliases") or []]
         versions = self._versions(entity, project, name)
@@ -93,9 +91,7 @@ class Artifacts:
         }
         return {"createArtifact": {"artifact": node}}
 
-    def _publish(
-        self, artifact: ServedArtifact, aliases: Iterable[str], run_id: str | None
-    ) -> None:
+    def _publish(self, artifact: ServedArtifact, aliases: Iterable[str], run_id: str | None) -> None:
         """Credit the run, and move aliases: each points at one version of a collection."""
         for alias in aliases:
             for other in self._versions(artifact.entity, artifact.project, artifact.name):

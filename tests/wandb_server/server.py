@@ -115,11 +115,7 @@ class WandbServer:
             "WANDB_ERROR_REPORTING": "false",
             "WANDB_X_FILE_STREAM_TRANSMIT_INTERVAL": "1",
             **{f"WANDB_{name}": str(folder) for name, folder in folders.items()},
-            **{
-                f"WANDB_X_{part}_RETRY_{name}": bound
-                for part in services
-                for name, bound in bounds.items()
-            },
+            **{f"WANDB_X_{part}_RETRY_{name}": bound for part in services for name, bound in bounds.items()},
         }
 
     def start(self) -> None:
@@ -145,9 +141,7 @@ class WandbServer:
             if self._listener is not listener:
                 return None
             if proper or failure.carried_out:
-                answer = (
-                    self._carry_out(request) if authorized else _error(401, "user is not logged in")
-                )
+                answer = self._carry_out(request) if authorized else _error(401, "user is not logged in")
         if failure.status is None or failure.drop:
             return None if failure.drop else answer
         return _error(failure.status, failure.message, failure.retry_after)

@@ -55,9 +55,7 @@ class Store:
             "RunParquetHistory": self._about_run(answers.parquet_history),
             "HistoryPage": self._about_run(answers.history_page),
             "SampledHistoryPage": self._about_run(answers.history_of_keys),
-            "RunOutputArtifacts": self._about_run(
-                lambda run, v: answers.artifact_page(run.artifacts, v)
-            ),
+            "RunOutputArtifacts": self._about_run(lambda run, v: answers.artifact_page(run.artifacts, v)),
             "RunInputArtifacts": self._about_run(
                 lambda run, v: answers.artifact_page(self.artifacts.inputs_of(run), v)
             ),
@@ -129,9 +127,7 @@ class Store:
             (v.get("entity") or DEFAULT_ENTITY, v.get("project") or "uncategorized", str(run_id))
         )
 
-    def _about_run(
-        self, answer: Callable[[ServedRun, Variables], Json]
-    ) -> Callable[[Variables], Json]:
+    def _about_run(self, answer: Callable[[ServedRun, Variables], Json]) -> Callable[[Variables], Json]:
         """Return a query about one run; as on W&B, one that is not there is null and no error."""
 
         def query(v: Variables) -> Json:
@@ -185,8 +181,7 @@ class Store:
             "runID": run.storage_id,
             "uploadHeaders": list[str](),
             "files": [
-                {"name": name, "uploadUrl": self._file_url("run", *run.key, name)}
-                for name in v["files"]
+                {"name": name, "uploadUrl": self._file_url("run", *run.key, name)} for name in v["files"]
             ],
         }
         return {"createRunFiles": made}

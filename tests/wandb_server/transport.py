@@ -42,9 +42,7 @@ class Listener(ThreadingHTTPServer):
         self.decide: Final = decide
         self.connections: Final[set[socket.socket]] = set()
         super().__init__(("127.0.0.1", port), _Handler)
-        threading.Thread(
-            target=self.serve_forever, args=(0.02,), name="wandb-server", daemon=True
-        ).start()
+        threading.Thread(target=self.serve_forever, args=(0.02,), name="wandb-server", daemon=True).start()
 
     def close(self) -> None:
         """Refuse connections, and cut the open ones."""

@@ -63,9 +63,7 @@ def heading(text: str) -> None:
     echo(click.style(text, bold=True) if is_terminal() else text)
 
 
-def table(
-    headers: Sequence[str], rows: Sequence[Sequence[str]], *, numbers: Collection[str] = ()
-) -> None:
+def table(headers: Sequence[str], rows: Sequence[Sequence[str]], *, numbers: Collection[str] = ()) -> None:
     """Print rows of cells; `numbers` names the columns that are aligned on the right."""
     cells = [[printable(cell) or NOTHING for cell in row] for row in rows]
     to_the_right = [header in numbers for header in headers]
@@ -82,9 +80,7 @@ def table(
         echo(_GAP.join(aligned).rstrip())
 
 
-def _rich_table(
-    headers: Sequence[str], rows: Sequence[Sequence[str]], to_the_right: Sequence[bool]
-) -> None:
+def _rich_table(headers: Sequence[str], rows: Sequence[Sequence[str]], to_the_right: Sequence[bool]) -> None:
     from rich import box
     from rich.table import Table
     from rich.text import Text

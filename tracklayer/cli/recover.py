@@ -15,15 +15,11 @@ _REFUSALS_SHOWN: Final = 5
 
 
 @click.command("recover")
-@click.argument(
-    "files", nargs=-1, required=True, type=click.Path(path_type=Path), metavar="FILE..."
-)
+@click.argument("files", nargs=-1, required=True, type=click.Path(path_type=Path), metavar="FILE...")
 @click.option("--create", is_flag=True, help="Make the run if the store does not have it.")
 @dir_option
 @click.pass_context
-def command(
-    context: click.Context, *, files: tuple[Path, ...], create: bool, folder: Path | None
-) -> None:
+def command(context: click.Context, *, files: tuple[Path, ...], create: bool, folder: Path | None) -> None:
     """Record what a full or hung disk did not take.
 
     While its store took nothing, a run wrote what it logged to files tracklayer-*.jsonl in the
@@ -50,8 +46,7 @@ def command(
             for refusal in report.refused[:_REFUSALS_SHOWN]:
                 failures.tell_line(f"run {run_id}: {failures.one_line(refusal)}")
             failures.tell_line(
-                f"run {run_id}: {len(report.refused)} calls were refused; kept: "
-                + " ".join(map(str, spills))
+                f"run {run_id}: {len(report.refused)} calls were refused; kept: " + " ".join(map(str, spills))
             )
     context.exit(max(codes, default=0))
 

@@ -44,9 +44,7 @@ def command(
 
     store = open_store(folder)
     found: list[dict[str, Any]] = []
-    unreadable: dict[str, str] = {
-        run.path.name: failures.describe(run.error) for run in store.unreadable()
-    }
+    unreadable: dict[str, str] = {run.path.name: failures.describe(run.error) for run in store.unreadable()}
     for reader in store.runs(project=project, group=group, state=state):
         try:
             found.append(_entry(reader, store))

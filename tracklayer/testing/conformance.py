@@ -42,9 +42,7 @@ class BackendConformance:
         """The store's folder."""
         return tmp_path / "store"
 
-    def open_run(
-        self, backend: Backend, folder: Path, run_id: str = "conform1", resume: Any = None
-    ) -> Run:
+    def open_run(self, backend: Backend, folder: Path, run_id: str = "conform1", resume: Any = None) -> Run:
         """Open a run directly, without queue and front."""
         info = RunInfo(
             id=run_id,
@@ -153,9 +151,7 @@ class BackendConformance:
         recorded = self.finished(run, folder)
         assert recorded.scalars["a"] == [Point(1, _T0 + 1, 2.0)]
 
-    def test_what_was_committed_is_there_before_the_end(
-        self, backend: Backend, folder: Path
-    ) -> None:
+    def test_what_was_committed_is_there_before_the_end(self, backend: Backend, folder: Path) -> None:
         run = self.open_run(backend, folder)
         run.log({"a": 1.0}, step=1, time=_T0)
         run.commit()

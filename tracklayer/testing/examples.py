@@ -31,7 +31,7 @@ TEXTS: Final[dict[str, Text]] = {
     "lines": Text("one\ntwo\n"),
     "unicode": Text("naïve ∂ 学习 🎛"),
     "long": Text("0123456789" * 5_000),
-    "quotes": Text("it's \"quoted\" \\ {json: [1]}"),
+    "quotes": Text('it\'s "quoted" \\ {json: [1]}'),
 }
 
 HISTOGRAMS: Final[dict[str, Histogram]] = {
