@@ -10,6 +10,7 @@ import math
 import os
 import threading
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -42,10 +43,8 @@ def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     monkeypatch.setenv("TRACKLAYER_DIR", str(folder))
     monkeypatch.chdir(tmp_path)
     yield folder
-    try:
+    with suppress(NoActiveRunError):
         tracklayer.finish()
-    except NoActiveRunError:
-        pass
 
 
 @pytest.fixture
@@ -324,11 +323,11 @@ NESTED = {"model": {"width": 3, "layers": [1, 2]}, "rate": 1e-3, "name": None}
         (
             {"a": {"b": {1: 2}}, "m": Model(), "k": Keyed()},
             {"a": {"b": {"1": 2}}, "m": NESTED["model"], "k": {"a": 1}},
-        ),  # fmt: skip
+        ),
         (
             {"i": np.int64(2**60), "f": np.float32(0.5), "b": np.bool_(True), "z": np.array(3)},
             {"i": 2**60, "f": 0.5, "b": True, "z": 3},
-        ),  # fmt: skip
+        ),
         ({"big": 2**70, "nan": math.inf, "e": Colour.RED}, {"big": 2**70, "nan": math.inf, "e": 3}),
     ],
 )
@@ -784,7 +783,9 @@ def test_a_link_that_leads_out_of_a_folder_is_refused(run: ActiveRun, tmp_path: 
         run.log_artifact(folder)
 
 
-@pytest.mark.parametrize("arguments", [("a/b", "t"), ("a:b", "t"), ("", "t"), ("a" * 129, "t"), ("a", "t/u"), ("a", "")])  # fmt: skip
+@pytest.mark.parametrize(
+    "arguments", [("a/b", "t"), ("a:b", "t"), ("", "t"), ("a" * 129, "t"), ("a", "t/u"), ("a", "")]
+)
 def test_names_of_artifacts_that_wandb_would_refuse_are_refused(arguments: tuple[str, str]) -> None:
     with pytest.raises(UsageError, match="artifact"):
         tracklayer.Artifact(*arguments)

@@ -11,11 +11,10 @@ import subprocess
 import sys
 import threading
 import time
-from collections import namedtuple
 from collections.abc import Callable
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import psutil
@@ -193,7 +192,20 @@ def test_a_step_may_be_the_greatest_that_there_is(store: Path) -> None:
     assert reader_of(store).last_step == 2**63 - 1
 
 
-KEYS = ["loss", "a/b/c", "with space", "été 🙂", "k" * 5000, "", "/", "a\nb", "nul\0nul", "'; DROP TABLE points; --", "%s ? :x", "LOSS"]  # fmt: skip
+KEYS = [
+    "loss",
+    "a/b/c",
+    "with space",
+    "été 🙂",
+    "k" * 5000,
+    "",
+    "/",
+    "a\nb",
+    "nul\0nul",
+    "'; DROP TABLE points; --",
+    "%s ? :x",
+    "LOSS",
+]
 
 
 def test_any_string_is_a_key(store: Path) -> None:
@@ -450,7 +462,7 @@ def killed(self):
     connection.exec_driver_sql("PRAGMA cache_size = 1")  # so that pages are written before the commit
     connection.exec_driver_sql("PRAGMA cache_spill = 1")
     for step in range(20000):
-        connection.exec_driver_sql("INSERT INTO new_points (run, key_id, step, time, value) VALUES (1, 1, 5, 0, 0)")
+        connection.exec_driver_sql("INSERT INTO new_points VALUES (NULL, 1, 1, 5, 0, 0)")
     assert os.path.exists(self._path.with_name("r.sqlite-journal"))
     os.kill(os.getpid(), signal.SIGKILL)
 SQLiteRun._write_keys = killed
@@ -695,7 +707,7 @@ def test_an_older_version_is_read_in_a_copy_and_migrated_when_it_is_continued(
     monkeypatch.setattr(schema, "MIGRATIONS", [moves_notes, upper])
     assert schema.current_version() == 3
     assert points(reader_of(store), "x") == [(0, 1)]
-    assert list(reader_of(store).rows())[0].values == {"x": 1}
+    assert next(iter(reader_of(store).rows())).values == {"x": 1}
     assert file.read_bytes() == before
     with tracklayer.init(id="r", resume="must") as run:
         run.log({"x": 2})
@@ -726,7 +738,12 @@ def test_a_migration_that_fails_leaves_the_old_version(store: Path, monkeypatch:
 
 # -- network file systems -----------------------------------------------------------------------------
 
-Partition = namedtuple("Partition", "device mountpoint fstype opts")
+
+class Partition(NamedTuple):
+    device: str
+    mountpoint: str
+    fstype: str
+    opts: str
 
 
 @pytest.mark.parametrize(
@@ -808,7 +825,25 @@ def test_a_crashed_run_that_came_from_a_local_disk_is_continued_on_a_network_one
 
 # -- names --------------------------------------------------------------------------------------------
 
-IDS = ["abc", "ABC", "Abc", "é", "e\u0301", "É", "con", "x" * 128, "X" * 128, "損失", "a b", "a.b", "a-b", "..", "a\\b", "~", "run~1"]  # fmt: skip
+IDS = [
+    "abc",
+    "ABC",
+    "Abc",
+    "é",
+    "e\u0301",
+    "É",
+    "con",
+    "x" * 128,
+    "X" * 128,
+    "損失",
+    "a b",
+    "a.b",
+    "a-b",
+    "..",
+    "a\\b",
+    "~",
+    "run~1",
+]
 
 
 def test_ids_that_differ_in_anything_get_files_that_differ_on_any_file_system(store: Path) -> None:
@@ -1111,7 +1146,7 @@ def exported(store: Path, tmp_path: Path, name: str) -> RunReader:
     out = tmp_path / name / "runs" / "r.sqlite"
     out.parent.mkdir(parents=True)
     tracklayer.open_store(store).export("r", out)
-    os.symlink(store / "blobs", tmp_path / name / "blobs")
+    (tmp_path / name / "blobs").symlink_to(store / "blobs")
     assert [file.name for file in out.parent.iterdir()] == ["r.sqlite"]
     return reader_of(tmp_path / name)
 
