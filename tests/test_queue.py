@@ -822,14 +822,14 @@ def test_finish_waits_for_a_local_run_as_long_as_it_gets_on(
 
     class Slow(FakeRun):
         def commit(self) -> None:
-            time.sleep(0.1)
+            time.sleep(0.06)
             super().commit()
 
     run = Slow()
-    queue = queue_for(run, finish_timeout=0.6)
-    log(queue, *range(200))
+    queue = queue_for(run, finish_timeout=0.4)
+    log(queue, *range(100))
     queue.finish(Status())
-    assert run.steps == list(range(200))
+    assert run.steps == list(range(100))
     assert run.ended == Status()
 
 
@@ -841,16 +841,16 @@ def test_bringing_in_a_long_spill_is_getting_on(
 
     class Slow(FakeRun):
         def commit(self) -> None:
-            time.sleep(0.1)
+            time.sleep(0.06)
             super().commit()
 
     run = Slow()
-    queue = queue_for(run, finish_timeout=0.6, limit_bytes=1)
+    queue = queue_for(run, finish_timeout=0.4, limit_bytes=1)
     run.gate.clear()
-    log(queue, *range(200))
+    log(queue, *range(100))
     run.gate.set()
     queue.finish(Status())
-    assert run.steps == list(range(200))
+    assert run.steps == list(range(100))
     assert run.ended == Status()
 
 
@@ -962,7 +962,7 @@ def test_a_signal_handler_that_logs_and_flushes_does_not_deadlock(
 
     class Halting(FakeRun):
         def commit(self) -> None:
-            time.sleep(0.1 if limit == 20_000 else 0)  # longer than it takes to come to the bound
+            time.sleep(0.05 if limit == 20_000 else 0)  # longer than it takes to come to the bound
             super().commit()
 
     run = Halting()
@@ -978,7 +978,7 @@ def test_a_signal_handler_that_logs_and_flushes_does_not_deadlock(
         ready.set()
 
     def interrupt(send: Callable[[], None]) -> None:
-        while not done.wait(0.02):
+        while not done.wait(0.05):
             ready.clear()
             send()
             ready.wait(WAIT)
@@ -987,11 +987,11 @@ def test_a_signal_handler_that_logs_and_flushes_does_not_deadlock(
     with handling(handler) as send:
         sender = threading.Thread(target=interrupt, args=(send,))
         sender.start()
-        count, end = 0, time.monotonic() + 1.5
+        count, end = 0, time.monotonic() + 1.0
         while time.monotonic() < end:
             log(queue, count)
             count += 1
-            if count % 100 == 0:
+            if count % 1000 == 0:
                 queue.flush(0.05)
         done.set()
         sender.join()

@@ -317,7 +317,7 @@ def test_a_live_run_is_read_while_it_is_written(store: Path) -> None:
     threads = [threading.Thread(target=read) for _ in range(2)]
     for thread in threads:
         thread.start()
-    step, end = 0, time.monotonic() + 3
+    step, end = 0, time.monotonic() + 2
     while time.monotonic() < end and not errors:
         run.log({"x": step, "y": -step}, step=step)
         step += 1
@@ -614,7 +614,7 @@ def test_a_truncated_file_is_marked_or_fails_where_it_is_cut(
 
 def test_any_damage_is_a_store_error_and_nothing_else(store: Path, good: Path, whole_file: bytes) -> None:
     chance = random.Random(1)
-    for _ in range(60):
+    for _ in range(15):
         damaged = bytearray(whole_file)
         for _ in range(chance.choice([1, 10, 200])):
             damaged[chance.randrange(len(damaged) // chance.choice([1, 1, 10]))] = chance.randrange(256)
@@ -1229,7 +1229,7 @@ def test_a_commit_that_failed_is_done_whole_by_the_next_one(store: Path) -> None
         blocker.execute("BEGIN IMMEDIATE")
         run.log({"a": attempt, f"new{attempt}": attempt, "t": Text("x")}, step=attempt, time=1.0)
         run.update_config({f"c{attempt}": 1})
-        with pytest.raises(StoreError, match="locked"):
+        with pytest.raises(StoreError, match=r"r\.sqlite: database is locked"):
             run.commit()
         blocker.execute("ROLLBACK")
     blocker.execute("BEGIN IMMEDIATE")

@@ -407,7 +407,7 @@ def test_a_deleted_run_is_refused(server: WandbServer, tmp_path: Path) -> None:
     code = "wandb.init(project='p', id='r').finish()"
     client(server, tmp_path, code)
     server.delete("r")
-    done = client(server, tmp_path, code)
+    done = client(server, tmp_path, code, WANDB_X_GRAPHQL_RETRY_MAX="1")
     assert done.returncode == 1
     assert "previously created and deleted" in done.stderr
     assert server.runs == {}
@@ -451,11 +451,14 @@ def test_a_client_sees_a_graphql_error(server: WandbServer, tmp_path: Path) -> N
 
 
 @pytest.mark.parametrize(
-    "failure",
-    [Failure(status=500), Failure(drop=True), Failure(status=429, retry_after=2)],
+    ("what", "failure"),
+    [
+        ("history", Failure(status=500)),
+        ("history", Failure(drop=True)),
+        ("UpsertBucket", Failure(status=429, retry_after=1.5)),
+    ],
     ids=["error", "drop", "too many"],
 )
-@pytest.mark.parametrize("what", ["UpsertBucket", "history"])
 def test_a_client_gets_over_a_failure_that_passes(
     server: WandbServer, tmp_path: Path, what: str, failure: Failure
 ) -> None:

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, Final
 
 import psutil
-from sqlalchemy import Connection, Engine, create_engine, event
+from sqlalchemy import URL, Connection, Engine, create_engine, event
 from sqlalchemy.exc import DatabaseError
 from sqlalchemy.pool import NullPool
 
@@ -45,12 +45,13 @@ def on_network(path: Path) -> bool:
 def engine_for(path: Path, *, mode: str) -> Engine:
     """Return an engine for one file; `mode` is SQLite's: `ro`, `rw` or `rwc`."""
     uri = f"{path.absolute().as_uri()}?mode={mode}"
-    return engine_of(lambda: sqlite3.connect(uri, uri=True, **_CONNECT))
+    return engine_of(lambda: sqlite3.connect(uri, uri=True, **_CONNECT), str(path))
 
 
-def engine_of(connect: Any) -> Engine:
+def engine_of(connect: Any, name: str) -> Engine:
     """Return an engine whose connections `connect` makes, in autocommit: we say BEGIN ourselves."""
-    engine = create_engine("sqlite://", creator=connect, poolclass=NullPool)
+    # the name is for messages only: `connect` opens what it opens
+    engine = create_engine(URL.create("sqlite", database=name), creator=connect, poolclass=NullPool)
 
     @event.listens_for(engine, "connect")
     def _configure(connection: sqlite3.Connection, _: object) -> None:  # pyright: ignore[reportUnusedFunction] - SQLAlchemy calls it
@@ -77,7 +78,7 @@ def transaction(connection: Connection, kind: str = "IMMEDIATE") -> Generator[No
     except BaseException as error:
         _roll_back(connection)
         if isinstance(error, DatabaseError):
-            raise store_error(error, connection.engine) from error
+            raise store_error(error, connection.engine.url.database) from error
         raise
 
 

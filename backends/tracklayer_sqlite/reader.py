@@ -357,7 +357,7 @@ def _migrated(connection: Connection, version: int) -> Generator[Connection]:
     memory = sqlite3.connect(":memory:", check_same_thread=False)
     source: Any = connection.connection.dbapi_connection
     source.backup(memory)
-    engine: Engine = engine_of(lambda: memory)
+    engine: Engine = engine_of(lambda: memory, "a migrated copy")
     with engine.connect() as copy:
         schema.migrate(copy, version)
         yield copy
