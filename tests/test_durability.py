@@ -24,6 +24,7 @@ WAIT = 60.0  # seconds that a busy machine may take for anything
 PREAMBLE = """
 import os, signal, sys, time
 import tracklayer
+signal.signal(signal.SIGHUP, signal.SIG_DFL)  # else ignored where these tests run under nohup
 def say(*words):
     print(*words, flush=True)
 """

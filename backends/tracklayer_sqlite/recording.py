@@ -52,7 +52,7 @@ Point: TypeAlias = tuple[int, int, float, Any]
 RUN: Final = 1
 """The run's number in its own file."""
 _FOLD_EVERY: Final = 100  # commits
-_FOLD_ABOVE: Final = 500_000  # points not yet folded
+_FOLD_ABOVE: Final = 50_000  # points not yet folded: a tenth of a second, in which nothing is committed
 _WAL_PAGES: Final = 4000  # between checkpoints: 16 MB
 _CACHE_KIB: Final = 16_000  # folding sorts in memory of this size
 _NETWORK_INTERVAL: Final = 2.0  # seconds between commits on a network file system
