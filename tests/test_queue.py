@@ -482,8 +482,8 @@ def test_what_cannot_be_fetched_from_a_device_costs_this_value_only(
 def test_an_observer_that_fails_costs_no_row(
     queue_for: Callable[..., Queue], caplog: pytest.LogCaptureFixture
 ) -> None:
-    def observe(values: Mapping[str, Any], step: int) -> None:
-        raise KeyError(step)
+    def observe(rows: Sequence[Any]) -> None:
+        raise KeyError(rows[0])
 
     run = FakeRun()
     queue = queue_for(run, observe=observe)
@@ -629,7 +629,9 @@ def test_spilled_values_that_the_backend_cannot_show_are_left_out_as_ever(
 def test_what_passes_through_a_spill_is_observed_once(queue_for: Callable[..., Queue]) -> None:
     seen: list[int] = []
     run = FakeRun()
-    queue = queue_for(run, limit_bytes=5 * row_size({"x": 1}), observe=lambda values, step: seen.append(step))
+    queue = queue_for(
+        run, limit_bytes=5 * row_size({"x": 1}), observe=lambda rows: seen.extend(row[0] for row in rows)
+    )
     run.gate.clear()
     log(queue, *range(50))
     queue.log({"t": Text("a")}, step=50, time=0.0)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import shlex
 import threading
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing, suppress
 from time import monotonic, sleep
 from typing import TYPE_CHECKING, Any, Final, final
@@ -52,7 +52,7 @@ class Queue:
         info: the run's info until the backend's own is there.
         open_run: starts the backend's run; called on the queue's thread.
         kinds: the kinds of value that the backend shows; others are left out, and named once.
-        observe: told each row's values and step, on the queue's thread.
+        observe: shown the rows, on the queue's thread.
         remedy: what the user can do about what this backend missed, for messages.
         hosted: the backend is somebody else's server, and a local record stands beside it: never make
             the caller wait for it, and leave what it cannot take to a push.
@@ -68,7 +68,7 @@ class Queue:
         open_run: Callable[[], Run],
         *,
         kinds: frozenset[str] = ALL_KINDS,
-        observe: Callable[[Mapping[str, Any], int], None] | None = None,
+        observe: Callable[[Sequence[QueuedRow]], None] | None = None,
         remedy: str = "",
         hosted: bool = False,
         commit_interval: float = 0.1,
@@ -490,8 +490,7 @@ class Queue:
         if self._observe is None:
             return
         try:
-            for step, _, values in rows:
-                self._observe(values, step)
+            self._observe(rows)
         except Exception as error:  # noqa: BLE001 - a summary must not cost the rows
             self._report("observer", f"the live summary is not complete: {error!r}")
 

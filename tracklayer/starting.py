@@ -227,7 +227,7 @@ class _Opening:
             info,
             open_run,
             kinds=backend.kinds,
-            observe=self._summaries.add if first else None,
+            observe=self._summaries.add_rows if first else None,
             remedy=f"`tracklayer push {info.id}` sends the rest" if backend.hosted else "",
             hosted=backend.hosted,
             commit_interval=self._settings.commit_interval,

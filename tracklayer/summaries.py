@@ -8,7 +8,8 @@ under a rule: `{"loss": {"min": 0.1}}`.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from operator import itemgetter, lt
 from typing import TYPE_CHECKING, Any, Final, final
 
 from tracklayer.errors import UsageError
@@ -89,6 +90,16 @@ class MetricSummaries:
         self._latest = {
             key: value for key, value in recorded.items() if value is not None and not isinstance(value, dict)
         }
+
+    def add_rows(self, rows: Sequence[tuple[int, float, Mapping[str, Any]]]) -> None:
+        """Take rows: (step, Unix seconds, values)."""
+        steps = [row[0] for row in rows]
+        in_order = bool(steps) and steps[0] >= self._highest and all(map(lt, steps, steps[1:]))
+        if in_order and not self._rules:
+            # of rows that have the same keys, only the last counts
+            rows = sorted({tuple(row[2]): row for row in rows}.values(), key=itemgetter(0))
+        for step, _, values in rows:
+            self.add(values, step)
 
     def add(self, values: Mapping[str, Any], step: int) -> None:
         """Take a row."""
