@@ -92,6 +92,7 @@ class TestWandb(BackendConformance):
 
     @pytest.fixture(autouse=True)
     def _server(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+        _tear_down_client()  # another test may have had it read another environment
         with WandbServer() as server:
             for name, value in server.environment(tmp_path / "home").items():
                 monkeypatch.setenv(name, value)
@@ -196,7 +197,7 @@ def _sorted(points: dict[str, list[Point]]) -> dict[str, list[Point]]:
 
 
 def _tear_down_client() -> None:
-    """End the client's process, so that the next test's starts with its own environment."""
+    """End the client's session, so that the next test's begins with its own environment."""
     import wandb
 
     wandb.teardown()
