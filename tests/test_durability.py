@@ -647,6 +647,36 @@ def test_a_pool_of_forked_workers_goes_about_its_work(store: Path, train: Any) -
     assert recorded(store).keys() == ["x"]
 
 
+@pytest.mark.slow
+def test_children_forked_in_the_middle_of_commits_open_runs_of_their_own(store: Path, train: Any) -> None:
+    """SQLite's own locks, held at the fork by the thread that commits, would stay held in the child."""
+    training = train(
+        """
+        import logging
+        logging.disable(logging.CRITICAL)
+        run = tracklayer.init(id="r")
+        step = 0
+        for number in range(150):
+            for step in range(step, step + 3000):
+                run.log({"x": step, "y": 0.5, "z": 1.0}, step=step)
+            child = os.fork()
+            if child == 0:
+                with tracklayer.init(id=f"child{number}") as own:
+                    own.log({"x": number})
+                os._exit(0)
+            end = time.monotonic() + 30
+            while not os.waitpid(child, os.WNOHANG)[0]:
+                if time.monotonic() > end:
+                    os.kill(child, signal.SIGKILL)
+                    sys.exit(f"child {number} hangs")
+                time.sleep(0.002)
+        """
+    )
+    assert training.end()[0] == 0, training.errors
+    runs = tracklayer.open_store(store).runs(state="finished")
+    assert len(runs) == 151
+
+
 def test_a_child_that_resumes_its_parents_run_is_refused(store: Path, train: Any) -> None:
     training = train(
         """

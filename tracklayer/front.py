@@ -307,7 +307,7 @@ class ActiveRun:
     def _metric_summaries(self) -> dict[str, Any]:
         whole = self._finished or self._queues[0].catch_up(self._settings.start_timeout)
         entries = self._summaries.current()
-        if whole and not self._summaries.is_exact:
+        if whole and not self._summaries.is_exact and not self._inherited:
             try:
                 reader = self._recorded()
                 return entries if reader is None else reader.summary

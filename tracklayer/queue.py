@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Final, final
 from tracklayer import reporting
 from tracklayer.bell import Bell
 from tracklayer.errors import BackendLostError, TracklayerError
-from tracklayer.forking import tell_children
+from tracklayer.forking import ForkGate, tell_children
 from tracklayer.protocol import (
     ChoosesCommitInterval,
     MetricRule,
@@ -100,6 +100,7 @@ class Queue:
         self._opened = Bell()
         self._open_error: BaseException | None = None
         self._lock = threading.RLock()
+        self._at_work = ForkGate()
         self._spill: Spill | None = None
         self._returning: Spill | None = None
         """What was spilled and is being brought in."""
@@ -386,7 +387,8 @@ class Queue:
 
     def _work(self) -> None:
         try:
-            self._run = run = self._open_run()
+            with self._at_work:
+                self._run = run = self._open_run()
             self.info = run.info
             if isinstance(run, ChoosesCommitInterval):
                 self._interval = run.commit_interval
@@ -418,7 +420,8 @@ class Queue:
     def _drain(self, run: Run) -> bool:
         """Hand over what waits, batch by batch; say whether the run is finished."""
         while True:
-            ends = self._hand_over(run)
+            with self._at_work:
+                ends = self._hand_over(run)
             self._until_it_works(run.commit)
             self._rich_out += sum(map(_rich_size, self._in_flight))
             self._in_flight = []
@@ -521,7 +524,8 @@ class Queue:
             for item in read_spill(spill.path):
                 if not isinstance(item, Call) and item[2].__class__ is dict:
                     self._show_observer([item])
-                self._attempt(run, item)
+                with self._at_work:
+                    self._attempt(run, item)
                 done += 1
                 if done % _BATCH == 0:
                     self._until_it_works(run.commit)
@@ -542,7 +546,8 @@ class Queue:
         pause = 0.05
         while True:
             try:
-                attempt()
+                with self._at_work:
+                    attempt()
             except BackendLostError:
                 raise
             except Exception as error:  # noqa: BLE001 - an outage: reported once, tried until it ends
