@@ -12,6 +12,7 @@ import tempfile
 import textwrap
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import IO, Any
 
@@ -54,6 +55,7 @@ class Training:
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
+            start_new_session=True,
             **options,
         )
         self.errors = ""
@@ -76,12 +78,17 @@ class Training:
     def send(self, number: signal.Signals) -> None:
         self.process.send_signal(number)
 
+    def kill(self) -> None:
+        """Kill the script and what it forked, which may hold its output open."""
+        with suppress(ProcessLookupError):
+            os.killpg(self.process.pid, signal.SIGKILL)
+
     def end(self) -> tuple[int, str]:
         """Wait for the end; return the exit status and what came on stderr."""
         try:
             _, self.errors = self.process.communicate(timeout=WAIT)
         except subprocess.TimeoutExpired:
-            self.process.kill()
+            self.kill()
             _, errors = self.process.communicate()
             pytest.fail(f"the script hangs; on stderr: {errors}")
         return self.process.returncode, self.errors
@@ -98,8 +105,7 @@ def train(store: Path) -> Iterator[Any]:
 
     yield start
     for training in started:
-        if training.process.poll() is None:
-            training.process.kill()
+        training.kill()
         training.process.communicate()
 
 
