@@ -147,6 +147,15 @@ class TakesRows(Protocol):
 
 
 @runtime_checkable
+class CanBeAbandoned(Protocol):
+    """A run that holds on to something, such as a client's process, for which exit would wait."""
+
+    def abandon(self) -> None:
+        """Let go at once; called from another thread, while a call of this run hangs."""
+        ...
+
+
+@runtime_checkable
 class ChoosesCommitInterval(Protocol):
     """A run that is to be committed at another pace than the default."""
 

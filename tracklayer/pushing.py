@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal, cast, final
 
 from tracklayer.errors import BackendUnavailableError, TracklayerError
 from tracklayer.ledger import Ledger
-from tracklayer.protocol import Received, Resume, RunInfo
+from tracklayer.protocol import CanBeAbandoned, Received, Resume, RunInfo
 from tracklayer.reading import Row, RunReader
 from tracklayer.replaying import replay
 from tracklayer.settings import Settings
@@ -159,9 +159,8 @@ class _Push:
                     progress=progress,
                 )
             except BaseException:
-                abandon = getattr(run, "abandon", None)
-                if abandon is not None:
-                    abandon()
+                if isinstance(run, CanBeAbandoned):
+                    run.abandon()
                 raise
 
     def _read_back(self) -> Received | None:

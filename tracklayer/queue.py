@@ -19,6 +19,7 @@ from tracklayer.bell import Bell
 from tracklayer.errors import BackendLostError, TracklayerError
 from tracklayer.forking import ForkGate, tell_children
 from tracklayer.protocol import (
+    CanBeAbandoned,
     ChoosesCommitInterval,
     MetricRule,
     Run,
@@ -336,9 +337,8 @@ class Queue:
         self._usable = False
         if self._hosted:
             self.lost += len(self.items) + len(self._in_flight) or 1
-            abandon = getattr(self._run, "abandon", None)
-            if abandon is not None:
-                abandon()
+            if isinstance(self._run, CanBeAbandoned):
+                self._run.abandon()
             return
         with self._lock:
             before, after = self._returning, self._spill
