@@ -63,17 +63,12 @@ def train_step(
     return {
         "loss": loss,
         "accuracy": accuracy,
-        "grad_norm": optax.global_norm(grads),
-        "param_norm": optax.global_norm(nnx.state(model, nnx.Param)),
+        "grad_norm": optax.tree.norm(grads),
+        "param_norm": optax.tree.norm(nnx.state(model, nnx.Param)),
     }
 
 
 evaluate = nnx.jit(loss_and_accuracy)
-
-
-def weight_histograms(model: CNN) -> dict[str, tracklayer.Histogram]:
-    weights = nnx.to_flat_state(nnx.state(model, nnx.Param))
-    return {".".join(map(str, path)): tracklayer.Histogram(weight.get_value()) for path, weight in weights}
 
 
 def save_weights(model: CNN, path: Path) -> None:
@@ -117,7 +112,7 @@ def main() -> None:
                 {
                     "epoch": epoch,
                     "val": {"loss": loss, "accuracy": accuracy},
-                    "weights": weight_histograms(model),
+                    "weights": tracklayer.jax.histograms(nnx.state(model, nnx.Param)),
                 },
                 step=step - 1,
             )

@@ -237,7 +237,7 @@ def test_what_is_logged_is_what_it_was_at_the_call(run: ActiveRun) -> None:
         ({"ok": 1, "bad": [1, 2]}, "'bad': cannot log a builtins.list"),
         ({"ok": 1, "bad": 1j}, "'bad': cannot log a builtins.complex"),
         ({"ok": 1, "bad": np.zeros(3)}, r"'bad': an array of shape \(3,\) is no scalar"),
-        ({"ok": 1, "bad": np.complex64(1)}, "'bad': cannot log a number of dtype complex64"),
+        ({"ok": 1, "bad": np.complex64(1)}, "'bad': cannot log numbers of dtype complex64"),
         ({"ok": 1, "bad": np.str_("a")}, None),
         ({"ok": 1, 5: 1}, "key 5 is of type int, and must be a string"),
         ({"ok": 1, ("a",): 1}, "key \\('a',\\) is of type tuple"),

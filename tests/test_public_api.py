@@ -47,6 +47,7 @@ INIT = [
     "dir",
     "backend",
     "reinit",
+    "per_process",
 ]
 
 RUN_PROTOCOL = {

@@ -451,7 +451,7 @@ def test_kinds_that_a_backend_cannot_show_are_left_out_and_named_once(
     ]
 
 
-class OnDevice:
+class OnItsWay:
     """A value that is fetched later."""
 
     nbytes = 100
@@ -470,7 +470,7 @@ def test_what_cannot_be_fetched_from_a_device_costs_this_value_only(
 ) -> None:
     run = FakeRun()
     queue = queue_for(run)
-    values: Any = {"a": OnDevice(1.5), "b": OnDevice(RuntimeError("device is gone")), "c": 2}
+    values: Any = {"a": OnItsWay(1.5), "b": OnItsWay(RuntimeError("device is gone")), "c": 2}
     queue.log(values, step=0, time=0.0)
     queue.log(values, step=1, time=0.0)
     assert queue.flush(WAIT)
@@ -596,7 +596,7 @@ def test_values_of_every_kind_come_back_from_a_spill(
     values: dict[str, Any] = {
         "a": nan, "b": infinity, "c": -infinity, "d": True, "e": 2**53 + 1, "f": -(2**70), "g": 0.1,
         "t": Text("é\n\0 \ud800"), "h": Histogram([1.0, nan, infinity, 2.0]), 'k\n"é': 1,
-        "device": OnDevice(0.5),
+        "device": OnItsWay(0.5),
     }  # fmt: skip
     log(queue, 0)  # one always may wait
     queue.log(values, step=2**63 - 1, time=1_700_000_000.123456)

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
     from tracklayer import errors as errors
+    from tracklayer import jax as jax
     from tracklayer.artifacts import Artifact
     from tracklayer.configuration import Config, Summary
     from tracklayer.errors import TracklayerError
@@ -104,6 +105,8 @@ def __getattr__(name: str) -> Any:
         return getattr(_current(), name)
     if name == "run":
         return _current()
+    if name == "jax":  # the submodule, which is imported when somebody wants it
+        return import_module("tracklayer.jax")
     if name in _HOMES:
         value = getattr(import_module(f"tracklayer.{_HOMES[name]}"), name)
         globals()[name] = value

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 import operator
 import os
+import sys
 import threading
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
@@ -28,14 +29,17 @@ from tracklayer.forking import tell_children
 from tracklayer.lifecycle import exit_code_of
 from tracklayer.protocol import MetricRule, Run, RunInfo, Status
 from tracklayer.queue import Queue
+from tracklayer.series import series
+from tracklayer.settings import NO_BACKEND
 from tracklayer.snapshots import snapshot
 from tracklayer.summaries import MetricSummaries, metric_rule
 from tracklayer.values import SCALAR_TYPES
+from tracklayer.watching import NonFinite, NonFiniteWatch
 
 if TYPE_CHECKING:
     from tracklayer.reading import RunReader
+    from tracklayer.rows import QueuedRow
     from tracklayer.settings import Settings
-    from tracklayer.spill import QueuedRow
 
 _MAX_STEP: Final = (1 << 63) - 1
 _MAX_KEY_SETS: Final = 4096  # a program with ever new keys must not fill the memory with them
@@ -66,6 +70,7 @@ class ActiveRun:
         settings: Settings,
         on_finish: Callable[[ActiveRun], None],
         recorded: Callable[[], RunReader | None] = lambda: None,
+        watch: NonFiniteWatch | None = None,
     ) -> None:
         self._info = info
         self._queues = queues
@@ -93,6 +98,7 @@ class ActiveRun:
         self._inherited = False
         self._summaries = summaries
         self._recorded = recorded
+        self._watch = watch or NonFiniteWatch()
         self.config = Config(self._sink.update_config)
         self.summary = Summary(self._sink.update_summary, self._metric_summaries)
         tell_children(self)
@@ -140,6 +146,14 @@ class ActiveRun:
         """The step that `log` uses next when it is given none."""
         newest = self._final_step if self._newest == math.inf else int(self._newest)
         return newest + 1 if newest == self._closed else newest
+
+    @property
+    def nonfinite(self) -> NonFinite | None:
+        """The first row with values that are NaN or infinite, among those that were recorded so far.
+
+        It is also reported once on stderr.  Asking waits for nothing, so a loop may stop on it.
+        """
+        return self._watch.found
 
     # -- logging ----------------------------------------------------------------------------------
 
@@ -190,13 +204,53 @@ class ActiveRun:
             msg = f"log takes a mapping of keys to values, not a {type(values).__name__}"
             raise UnsupportedValueError(msg)
         taken, error = snapshot(values)
-        if error is None and taken and taken.__class__ is dict:
+        if error is None and isinstance(taken, dict) and taken:
             self._keys = taken.keys()
             if len(self._key_sets) < _MAX_KEY_SETS:
                 self._key_sets.add(tuple(taken))
         at = self._place(step, commit)
         if taken:
             self._put((at, time, taken))
+        if error is not None:
+            raise error
+
+    def log_series(
+        self,
+        values: Mapping[str, Any],
+        steps: Any = None,
+        *,
+        time: float | None = None,
+    ) -> None:
+        """Record the values of many steps at once, such as `lax.scan` returns; waits for nothing.
+
+        Args:
+            values: arrays (numpy, jax, lists) of shape (steps,) by key; nested mappings become `a/b` keys.
+                Of shape (steps, seeds), they become a series for each seed, `a/seed_0` and so on.
+            steps: integers of shape (steps,), in any order; without them, steps count up as in `log`.
+                Those that are on a device leave the count for calls without steps as it is.
+            time: Unix seconds, of all rows; by default, now.
+
+        Raises:
+            UnsupportedValueError: a key, a value or the steps cannot be logged, or are not as many as the
+                others; what else there is is recorded first.
+            UsageError: a negative step.
+            RunFinishedError: the run was finished.
+        """
+        if not self._check_open("log_series"):
+            return
+        if not isinstance(values, Mapping):  # pyright: ignore[reportUnnecessaryIsInstance] - callers are not all typed
+            msg = f"log_series takes a mapping of keys to arrays, not a {type(values).__name__}"
+            raise UnsupportedValueError(msg)
+        at_time = now() if time is None else _checked_time(time)
+        taken, error = series(values, steps)
+        with self._lock:
+            first = self.step
+            if steps is None and taken.count:
+                self._newest = self._closed = first + taken.count - 1
+            elif taken.last_step is not None:
+                self._newest = max(self._newest, taken.last_step)
+        if taken.count:
+            self._put((first, at_time, taken))
         if error is not None:
             raise error
 
@@ -271,6 +325,8 @@ class ActiveRun:
         elif name is not None or type is not None:
             msg = "an artifact has its own name and type; give them with a path only"
             raise UsageError(msg)
+        if self._settings.backends == (NO_BACKEND,):
+            return  # nor does the store keep its files; those of another process may not be here at all
         if isinstance(artifact, Artifact):
             try:
                 artifact = self._stored(artifact)
@@ -290,6 +346,8 @@ class ActiveRun:
 
     def _artifact_of(self, path: Path, name: str | None, type: str | None) -> Artifact:  # noqa: A002 - see log_artifact
         made = Artifact(name or f"run-{self.id}-{path.name}", type or "unspecified")
+        if self._settings.backends == (NO_BACKEND,):
+            return made
         if path.is_dir():
             made.add_dir(path)
         else:
@@ -321,10 +379,12 @@ class ActiveRun:
         """Wait until what was logged so far is durable; say whether it is.
 
         A backend that was lost, or whose server is away, makes it False; local ones that can record are
-        waited for all the same.
+        waited for all the same.  So are, however long they take, the programs that this thread started and
+        that log by `tracklayer.jax.log`.
         """
         if not self._check_open("flush"):
             return False
+        _wait_for_taps()
         deadline = monotonic() + timeout
         flushed = [queue.flush(max(0.0, deadline - monotonic())) for queue in self._queues]
         return all(flushed)
@@ -336,12 +396,15 @@ class ActiveRun:
     def finish(self, status: Status | int | None = None) -> None:
         """Record everything and end the run.
 
-        A second call changes nothing.  Where the first was interrupted, by Ctrl-C or a signal, it goes on
+        Waits for the programs that this thread started and that log by `tracklayer.jax.log`.  A second call
+        changes nothing.  Where the first was interrupted, by Ctrl-C or a signal, it goes on
         waiting for the end.
 
         Args:
             status: how it ended; an exit code other than 0 means failed.
         """
+        if not self._finished and not self._inherited:
+            _wait_for_taps(at_end=True)
         if self._inherited:
             self._finished = True
         elif not self._finished:
@@ -433,6 +496,12 @@ class ActiveRun:
             msg = f"{method}: run {self.id} is finished; call tracklayer.init for another one"
             raise RunFinishedError(msg)
         return True
+
+
+def _wait_for_taps(*, at_end: bool = False) -> None:
+    waiting = sys.modules.get("tracklayer.jax.waiting")  # else no program can log
+    if waiting is not None:
+        waiting.wait_for_taps(at_end=at_end)
 
 
 def _checked_step(step: Any) -> int:

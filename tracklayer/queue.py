@@ -9,7 +9,7 @@ from __future__ import annotations
 import shlex
 import threading
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, suppress
 from time import monotonic, sleep
 from typing import TYPE_CHECKING, Any, Final, final
@@ -28,8 +28,9 @@ from tracklayer.protocol import (
     TakesMetricRules,
     TakesRows,
 )
-from tracklayer.spill import Call, QueuedRow, Spill, read_spill
-from tracklayer.values import ALL_KINDS, SCALAR_TYPES, Deferred, RichValues, Value, kind_of
+from tracklayer.rows import QueuedRow, ReadyRow, RichValues, is_ready
+from tracklayer.spill import Call, Spill, read_spill
+from tracklayer.values import ALL_KINDS, SCALAR_TYPES, Value, kind_of
 
 if TYPE_CHECKING:
     from tracklayer.artifacts import LoggedArtifact
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
 _ROW_BYTES: Final = 370  # a dict, a tuple and a step of about this size wait for each row
 _VALUE_BYTES: Final = 60
 _BATCH: Final = 20_000  # calls between two commits, at most
+_DEVICE_POLL: Final = 0.002  # seconds between looks at a device, while somebody waits for what it computes
 _IDLE_COMMIT: Final = 10.0  # seconds: a backend may keep a lease alive in `commit`
 _PATIENCE: Final = 10.0  # seconds that callers wait at the bound, in all, in an outage
 _CLOSED: Final = "_closed"
@@ -69,7 +71,7 @@ class Queue:
         open_run: Callable[[], Run],
         *,
         kinds: frozenset[str] = ALL_KINDS,
-        observe: Callable[[Sequence[QueuedRow]], None] | None = None,
+        observe: Callable[[Sequence[ReadyRow]], None] | None = None,
         remedy: str = "",
         hosted: bool = False,
         commit_interval: float = 0.1,
@@ -108,6 +110,10 @@ class Queue:
         self._outage_since: float | None = None
         self._commits = 0
         self._missed_at = -1
+        self._awaits_device = False
+        """What waits is still computed: that is no outage of the backend's."""
+        self._flushing: list[Bell] = []
+        """The callers that wait for what waits."""
         self._reported: set[str] = set()
         self._usable = True
         self._is_late = False
@@ -142,10 +148,10 @@ class Queue:
     def put(self, row: QueuedRow) -> None:
         """Take a row; its values are the queue's own from now on.
 
-        They are plain scalars in a dict, or a `RichValues`.
+        They are plain scalars in a dict, or what `tracklayer.rows` has for anything else.
         """
         values = row[2]
-        if values.__class__ is RichValues:
+        if not isinstance(values, dict):
             with self._lock:
                 self._rich_in += _rich_size(row)
             self._set_room()
@@ -159,8 +165,7 @@ class Queue:
 
     def log(self, values: Mapping[str, Value], *, step: int, time: float) -> None:
         """Take a row."""
-        plain = SCALAR_TYPES.issuperset(map(type, values.values()))
-        self.put((step, time, dict(values) if plain else RichValues(values)))
+        self.put((step, time, dict(values) if _is_plain(values) else RichValues(values)))
 
     def update_config(self, config: Mapping[str, Any]) -> None:
         """Take a piece of config."""
@@ -190,15 +195,19 @@ class Queue:
         if not self._usable or self._is_closing:
             return False
         done = Bell()
+        self._flushing.append(done)
         self.items.append(Call("_flushed", done))  # behind what is spilled, too: that comes in before it
         self._wake.ring()
         deadline = monotonic() + timeout
-        while self._usable:
-            if done.wait(min(0.2, deadline - monotonic())):
-                return True
-            if monotonic() >= deadline:
-                return False
-        return done.wait(0)
+        try:
+            while self._usable:
+                if done.wait(min(0.2, deadline - monotonic())):
+                    return True
+                if monotonic() >= deadline:
+                    return False
+            return done.wait(0)
+        finally:
+            self._flushing.remove(done)
 
     def catch_up(self, timeout: float) -> bool:
         """Flush, but wait no more than once while the backend does not get on."""
@@ -225,7 +234,7 @@ class Queue:
         while self._usable:
             if self._finished.wait(min(0.2, deadline - monotonic())):
                 break
-            if not self._hosted and self._commits != progress:
+            if self._awaits_device or (not self._hosted and self._commits != progress):
                 progress, deadline = self._commits, monotonic() + self._finish_timeout
             if monotonic() >= deadline:
                 self._give_up()
@@ -297,7 +306,7 @@ class Queue:
         while self._usable and self._is_full():
             if self._spill is not None:
                 return False
-            if self._commits != progress:
+            if self._commits != progress or self._awaits_device:
                 progress, waited_since = self._commits, monotonic()
             elif monotonic() - waited_since > _PATIENCE:
                 self._outage_since = waited_since
@@ -374,7 +383,8 @@ class Queue:
             OSError: the temporary folder is full.
         """
         try:
-            spill.write(_resolved(item, self._report))
+            for part in [item] if isinstance(item, Call) else self._rows(item):
+                spill.write(part)
         except OSError:
             raise
         except Exception as error:  # noqa: BLE001 - what JSON cannot hold must not reach the training
@@ -422,7 +432,8 @@ class Queue:
         while True:
             with self._at_work:
                 ends = self._hand_over(run)
-            self._until_it_works(run.commit)
+            if self._in_flight or not self._awaits_device:
+                self._until_it_works(run.commit)
             self._rich_out += sum(map(_rich_size, self._in_flight))
             self._in_flight = []
             self._set_room()
@@ -430,34 +441,69 @@ class Queue:
                 return True
             if not self.items:
                 return False
+            if self._awaits_device:
+                if not (self._flushing or self._is_closing):
+                    return False  # it comes with the next batch
+                sleep(_DEVICE_POLL)
 
     def _hand_over(self, run: Run) -> Call | None:
         """Pass on one batch; return the call of the queue's own that ends it, if one does."""
-        items = self.items
-        popleft = items.popleft
         batch = self._in_flight = []
-        with suppress(IndexError):  # `_lose` empties it, where a caller finds out
-            for _ in range(min(len(items), _BATCH)):
-                batch.append(popleft())  # noqa: PERF401 - what came before an error must stay in the list
-        plain: list[QueuedRow] = []
+        self._take_batch(batch)
+        plain: list[ReadyRow] = []
         for position, item in enumerate(batch):
-            if not isinstance(item, Call) and item[2].__class__ is dict:
-                plain.append(item)
-                continue
-            if plain:
+            if isinstance(item, Call):
                 self._log_rows(run, plain)
                 plain = []
-            if _is_internal(item):
-                items.extendleft(reversed(batch[position + 1 :]))
-                del batch[position + 1 :]
-                return item  # type: ignore[return-value] # a Call: see _is_internal
-            self._attempt(run, item)
-        if plain:
-            self._log_rows(run, plain)
+                if _is_internal(item):
+                    self.items.extendleft(reversed(batch[position + 1 :]))
+                    del batch[position + 1 :]
+                    return item
+                self._attempt(run, item)
+            elif isinstance(item[2], dict):
+                plain.append(item)  # type: ignore[arg-type] # see the line above
+            else:
+                for row in self._rows(item):
+                    if _is_plain(row[2]):
+                        plain.append(row)
+                    else:
+                        self._log_rows(run, plain)
+                        plain = []
+                        self._attempt(run, row)
+                    if len(plain) >= _BATCH:  # a series may be of any length
+                        self._log_rows(run, plain)
+                        plain = []
+        self._log_rows(run, plain)
         return None
 
-    def _log_rows(self, run: Run, rows: list[QueuedRow]) -> None:
+    def _take_batch(self, batch: list[QueuedRow | Call]) -> None:
+        """Move what waits into a list, up to a row that is still computed on a device."""
+        popleft = self.items.popleft
+        self._awaits_device = False
+        with suppress(IndexError):  # `_lose` empties it, where a caller finds out
+            for _ in range(min(len(self.items), _BATCH)):
+                item = popleft()
+                if not (isinstance(item, Call) or isinstance(item[2], dict) or is_ready(item[2])):
+                    self.items.appendleft(item)
+                    self._awaits_device = True
+                    return
+                batch.append(item)
+
+    def _rows(self, item: QueuedRow) -> Iterator[ReadyRow]:
+        """Yield the rows that an item comes to; never raise."""
+        step, time, values = item
+        if isinstance(values, dict):
+            yield step, time, values
+            return
+        try:
+            yield from values.rows(step, time, self._report)
+        except Exception as error:  # noqa: BLE001 - a thread that dies loses all of the rows
+            self._refused_by_backend(error)
+
+    def _log_rows(self, run: Run, rows: list[ReadyRow]) -> None:
         """Pass on rows of plain scalars."""
+        if not rows:
+            return
         self._show_observer(rows)
         if not isinstance(run, TakesRows):
             for row in rows:
@@ -471,7 +517,7 @@ class Queue:
             for row in rows:  # one by one: the others are kept, and what came twice counts once
                 self._attempt(run, row)
 
-    def _attempt(self, run: Run, item: QueuedRow | Call) -> None:
+    def _attempt(self, run: Run, item: ReadyRow | Call) -> None:
         """Pass on one call; what the backend refuses is counted and reported."""
         try:
             if isinstance(item, Call):
@@ -479,7 +525,7 @@ class Queue:
                     getattr(run, item.method)(item.argument)
                 return
             step, time, values = item
-            if isinstance(values, RichValues):
+            if not _is_plain(values):
                 values = self._showable(values)
                 self._show_observer([(step, time, values)])
             if values:
@@ -489,7 +535,7 @@ class Queue:
         except Exception as error:  # noqa: BLE001 - tracking never brings training down
             self._refused_by_backend(error)
 
-    def _show_observer(self, rows: list[QueuedRow]) -> None:
+    def _show_observer(self, rows: list[ReadyRow]) -> None:
         if self._observe is None:
             return
         try:
@@ -522,7 +568,7 @@ class Queue:
         done, trouble = 0, "it is torn"
         try:
             for item in read_spill(spill.path):
-                if not isinstance(item, Call) and item[2].__class__ is dict:
+                if not isinstance(item, Call) and _is_plain(item[2]):
                     self._show_observer([item])
                 with self._at_work:
                     self._attempt(run, item)
@@ -569,10 +615,10 @@ class Queue:
             missed = f"{self.lost} calls" if self.lost else "nothing"
             reporting.warn(f"{self.name} records again; run {self.info.id} missed {missed}")
 
-    def _showable(self, values: RichValues) -> dict[str, Value]:
-        """Fetch what is on a device, and leave out what this backend cannot show."""
+    def _showable(self, values: Mapping[str, Value]) -> dict[str, Value]:
+        """Leave out what this backend cannot show."""
         shown: dict[str, Value] = {}
-        for key, value in _resolve(values, self._report).items():
+        for key, value in values.items():
             if kind_of(value) in self._kinds:
                 shown[key] = value
             else:
@@ -620,25 +666,14 @@ def row_size(values: Mapping[str, Any]) -> int:
 
 def _rich_size(item: QueuedRow | Call) -> int:
     """Return about how many bytes a row of other values than scalars holds; 0 for any other call."""
-    values = None if isinstance(item, Call) else item[2]
-    return _ROW_BYTES + values.size if isinstance(values, RichValues) else 0
+    if isinstance(item, Call) or isinstance(item[2], dict):
+        return 0
+    return _ROW_BYTES + item[2].size
 
 
 def _is_internal(item: QueuedRow | Call) -> bool:
     return isinstance(item, Call) and item.method[0] == "_"
 
 
-def _resolve(values: Mapping[str, Any], report: Callable[[str, str], None]) -> dict[str, Value]:
-    resolved: dict[str, Value] = {}
-    for key, value in values.items():
-        try:
-            resolved[key] = value.resolve() if isinstance(value, Deferred) else value
-        except Exception as error:  # noqa: BLE001 - whatever the device raises costs this value only
-            report("device", f"the value of {key!r} could not be fetched: {error}")
-    return resolved
-
-
-def _resolved(item: QueuedRow | Call, report: Callable[[str, str], None]) -> QueuedRow | Call:
-    if isinstance(item, Call) or item[2].__class__ is not RichValues:
-        return item
-    return item[0], item[1], _resolve(item[2], report)
+def _is_plain(values: Mapping[str, Value]) -> bool:
+    return SCALAR_TYPES.issuperset(map(type, values.values()))

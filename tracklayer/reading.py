@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, final
@@ -32,7 +32,8 @@ class Metric:
     """One scalar's series, one point a step, steps ascending.
 
     `step` is int64 of shape (n,), `time` float64 in Unix seconds, `value` int64 where every value is an
-    integer and float64 otherwise.
+    integer and float64 otherwise.  Where a series was logged for each of several seeds, `value` is of shape
+    (n, seeds): NaN where a seed has no value at a step.
     """
 
     key: str
@@ -112,7 +113,7 @@ class RunReader(Protocol):
         ...
 
     def metric(self, key: str) -> Metric:
-        """Return a scalar's series.
+        """Return a scalar's series, or those of all seeds where there is one for each.
 
         Raises:
             LookupError: nothing was logged under that key; the message lists close ones.
@@ -130,6 +131,27 @@ class RunReader(Protocol):
     def artifacts(self) -> list[LoggedArtifact]:
         """Return the artifacts that the run made, in order."""
         ...
+
+
+def join_seeds(key: str, seeds: Mapping[int, Metric]) -> Metric:
+    """Return the series of a metric's seeds as one, of shape (n, highest seed + 1)."""
+    import numpy as np
+
+    step, place = np.unique(np.concatenate([metric.step for metric in seeds.values()]), return_inverse=True)
+    is_whole = len(place) == len(step) * (max(seeds) + 1) and all(
+        m.value.dtype == np.int64 for m in seeds.values()
+    )
+    value: NDArray[Any] = np.full((len(step), max(seeds) + 1), 0 if is_whole else np.nan)
+    if is_whole:
+        value = value.astype(np.int64)
+    time = np.full(len(step), -np.inf)
+    start = 0
+    for seed, metric in seeds.items():
+        rows = place[start : start + len(metric)]
+        value[rows, seed] = metric.value
+        time[rows] = np.maximum(time[rows], metric.time)
+        start += len(metric)
+    return Metric(key, step, time, value)
 
 
 def merge_steps(calls: Iterable[Row]) -> Iterator[Row]:

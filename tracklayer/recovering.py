@@ -13,7 +13,8 @@ from tracklayer.errors import (
 )
 from tracklayer.protocol import Status, TakesMetricRules
 from tracklayer.reading import as_replayed
-from tracklayer.spill import Call, QueuedRow, read_spill, spilled_run
+from tracklayer.rows import ReadyRow
+from tracklayer.spill import Call, read_spill, spilled_run
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -109,7 +110,7 @@ class _Recorded:
         """Say whether the artifact is not recorded yet."""
         return (artifact.name, artifact.type, artifact.time) not in self._artifacts
 
-    def without_newer(self, row: QueuedRow) -> QueuedRow:
+    def without_newer(self, row: ReadyRow) -> ReadyRow:
         """Return a row without the values that were logged again since."""
         step, time, values = row
         times = self._times
@@ -127,7 +128,7 @@ def _look_through(files: Sequence[Path]) -> tuple[float, Status | None]:
     return since, status
 
 
-def _items(files: Sequence[Path]) -> Iterator[QueuedRow | Call]:
+def _items(files: Sequence[Path]) -> Iterator[ReadyRow | Call]:
     for file in files:
         yield from read_spill(file)
 
@@ -149,7 +150,7 @@ def _record(files: Sequence[Path], run: Run, recorded: _Recorded) -> RecoverRepo
     return RecoverReport(calls, tuple(refused))
 
 
-def _apply(item: QueuedRow | Call, run: Run, recorded: _Recorded) -> None:
+def _apply(item: ReadyRow | Call, run: Run, recorded: _Recorded) -> None:
     if not isinstance(item, Call):
         step, time, values = recorded.without_newer(item)
         if values:

@@ -1,106 +1,186 @@
 """Turning what a caller logs into what the queue may keep.
 
 Runs once a call, before the fan-out, for every call that is not plain Python numbers: nested mappings
-become `a/b` keys, numpy numbers become Python's, arrays that may change are copied, device scalars are
-fetched later.
+become `a/b` keys, numpy numbers become Python's, arrays that may change are copied, and everything that is
+on a device starts its way to the host, in one dispatch.
 """
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator, Mapping
-from typing import Any, Final
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Final, final
 
 from tracklayer.errors import UnsupportedValueError
-from tracklayer.values import KINDS, SCALAR_TYPES, Deferred, RichValues, Text
+from tracklayer.rows import Arriving, Landing, RichValues, Shipment
+from tracklayer.values import KINDS, SCALAR_TYPES, Text, python_numbers
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from tracklayer.values import OnDevice
 
 _VALUE_TYPES: Final = tuple(KINDS.values())
+_array_types: set[type] = set()
+"""The types of jax arrays that were met, traced ones apart."""
 
 
 def snapshot(
     values: Mapping[str, Any],
-) -> tuple[dict[str, Any], UnsupportedValueError | None]:
+) -> tuple[dict[str, Any] | RichValues, UnsupportedValueError | None]:
     """Return what of a row can be logged, and the error about the rest of it."""
-    taken: dict[str, Any] = {}
-    refused: list[str] = []
-    on_device: list[str] = []
-    for key, value in _flatten(values, "", refused):
+    row = _Row()
+    row.take(values, "")
+    here, departure = row.here, row.departure
+    if not (departure.scalars or departure.others):
+        plain = SCALAR_TYPES.issuperset(map(type, here.values()))
+        return (here if plain else RichValues(here)), problem(row.refused)
+    shipment, arriving = departure.start(row.refused)
+    for key, arrays in arriving.items():
+        here[key] = Landing(row.on_device[key], arrays)
+    return RichValues(here, tuple(departure.scalars), shipment), problem(row.refused)
+
+
+def problem(refused: Sequence[str]) -> UnsupportedValueError | None:
+    """Return the error about what was refused, if anything was."""
+    if not refused:
+        return None
+    return UnsupportedValueError("; ".join(refused) + ". The rest of the row is recorded")
+
+
+@final
+class Departure:
+    """What is to leave its device: collected, then sent on its way in one dispatch."""
+
+    def __init__(self) -> None:
+        self.scalars: dict[str, Any] = {}
+        """jax arrays of one element."""
+        self.others: dict[str, Sequence[Any]] = {}
+        """jax arrays of any shape; several may belong to one key."""
+
+    def start(self, refused: list[str]) -> tuple[Shipment | None, dict[str, list[Arriving]]]:
+        """Send all that can be sent; return it, and where in it the others are."""
+        from tracklayer.jax.packing import fetch
+
+        places: dict[int, int] = {}  # the same array is sent once, however many keys share it
+        arrays = list(self.scalars.values())
+        for others in self.others.values():
+            for array in others:
+                if places.setdefault(id(array), len(arrays)) == len(arrays):
+                    arrays.append(array)
+        if not arrays:
+            return None, {}
         try:
-            taken[key] = _loggable(value)
-        except UnsupportedValueError as error:
-            refused.append(f"{key!r}: {error}")
-            continue
-        if taken[key] is value and _is_jax_array(value):
-            on_device.append(key)
-    if on_device:
-        _take_off_device(taken, on_device, refused)
-    plain = SCALAR_TYPES.issuperset(map(type, taken.values()))
-    problem = None
-    if refused:
-        problem = UnsupportedValueError("; ".join(refused) + ". The rest of the row is recorded")
-    return (taken if plain else RichValues(taken)), problem
+            shipment = fetch(arrays, len(self.scalars))
+        except UnsupportedValueError:
+            if self._leave_out_what_cannot_go(refused):
+                return self.start(refused)
+            raise
+        arriving = {
+            key: [Arriving(shipment, places[id(array)]) for array in others]
+            for key, others in self.others.items()
+        }
+        return shipment, arriving
+
+    def _leave_out_what_cannot_go(self, refused: list[str]) -> bool:
+        from tracklayer.jax.packing import fetch
+
+        before = len(refused)
+        for key, arrays in [*((key, [a]) for key, a in self.scalars.items()), *self.others.items()]:
+            try:
+                fetch(arrays, int(key in self.scalars))
+            except UnsupportedValueError as error:
+                refused.append(f"{key!r}: {error}")
+                self.scalars.pop(key, None)
+                self.others.pop(key, None)
+        return len(refused) > before
 
 
-def _take_off_device(taken: dict[str, Any], keys: list[str], refused: list[str]) -> None:
-    """Replace the jax arrays of a row by scalars that are fetched later, all in one dispatch."""
-    from tracklayer.jax import device_scalars
+@final
+class _Row:
+    """The values of a row, sorted: what is here, and what is on a device."""
 
-    try:
-        taken.update(zip(keys, device_scalars([taken[key] for key in keys]), strict=True))
-    except UnsupportedValueError as error:
-        if len(keys) == 1:
-            refused.append(f"{keys[0]!r}: {error}")
-            del taken[keys[0]]
+    def __init__(self) -> None:
+        self.here: dict[str, Any] = {}
+        self.departure = Departure()
+        self.on_device: dict[str, OnDevice] = {}
+        self.refused: list[str] = []
+
+    def take(self, values: Mapping[Any, Any], prefix: str) -> None:
+        """Sort values, under keys that begin with the prefix."""
+        here, scalars = self.here, self.departure.scalars
+        for name, value in values.items():
+            kind = value.__class__
+            if not isinstance(name, str):
+                self.refused.append(f"key {name!r} is of type {type(name).__name__}, and must be a string")
+            elif kind in _array_types:
+                scalars[prefix + name] = value
+            elif kind in SCALAR_TYPES:
+                here[prefix + name] = value
+            elif is_branch(value):
+                self.take(value, f"{prefix}{name}/")
+            else:
+                try:
+                    self._take_any(prefix + name, value)
+                except UnsupportedValueError as error:
+                    self.refused.append(f"{prefix + name!r}: {error}")
+
+    def _take_any(self, key: str, value: Any) -> None:
+        if is_jax_array(value):
+            from tracklayer.jax.packing import check_scalar
+
+            check_scalar(value)
+            _array_types.add(value.__class__)
+            self.departure.scalars[key] = value
+        elif hasattr(value, "landed") and (arrays := value.arrays()):
+            self.on_device[key] = value
+            self.departure.others[key] = arrays
+        elif hasattr(value, "__jax_array__"):  # a variable of Flax's
+            self._take_any(key, value.__jax_array__())
         else:
-            for key in keys:
-                _take_off_device(taken, [key], refused)
+            self.here[key] = _loggable(value)
 
 
-def _is_jax_array(value: Any) -> bool:
+def is_branch(value: Any) -> bool:
+    """Say whether a value is a mapping whose entries are logged, each under its own key."""
+    return isinstance(value, Mapping) and not hasattr(value, "landed")  # pyright: ignore[reportUnknownArgumentType] - anything may be logged
+
+
+def is_jax_array(value: Any) -> bool:
+    """Say whether a value is a jax array; traced ones are."""
     jax = sys.modules.get("jax")
     return jax is not None and isinstance(value, jax.Array)
 
 
-def _flatten(values: Mapping[Any, Any], prefix: str, refused: list[str]) -> Iterator[tuple[str, Any]]:
-    for key, value in values.items():
-        if not isinstance(key, str):
-            refused.append(f"key {key!r} is of type {type(key).__name__}, and must be a string")
-        elif isinstance(value, Mapping):
-            yield from _flatten(value, f"{prefix}{key}/", refused)  # pyright: ignore[reportUnknownArgumentType] - anything may be logged
-        else:
-            yield prefix + key, value
+def real_numbers(array: NDArray[Any]) -> NDArray[Any]:
+    """Return a numpy array of real numbers as it is.
+
+    Raises:
+        UnsupportedValueError: it is of another dtype.
+    """
+    dtype = array.dtype
+    if dtype.kind not in "biuf" and dtype.type.__module__ != "ml_dtypes":  # bfloat16 and relatives
+        msg = f"cannot log numbers of dtype {dtype}"
+        raise UnsupportedValueError(msg)
+    return array
 
 
 def _loggable(value: Any) -> Any:
-    if value.__class__ in SCALAR_TYPES or isinstance(value, (*_VALUE_TYPES, Deferred)):
+    if isinstance(value, _VALUE_TYPES):
         return value
     if isinstance(value, str):
         return Text(str(value))
     if isinstance(value, (int, float)):  # IntEnum, float64, …
         return int(value) if isinstance(value, int) else float(value)
-    if _is_jax_array(value):
-        from tracklayer.jax import check_scalar
-
-        check_scalar(value)
-        return value
     numpy = sys.modules.get("numpy")
     if numpy is not None and isinstance(value, (numpy.generic, numpy.ndarray)):
-        return _numpy_scalar(value)
+        array = numpy.asarray(value)
+        if array.size != 1:
+            msg = (
+                f"an array of shape {array.shape} is no scalar; log tracklayer.Histogram(array), one of its "
+                "elements, or with log_series one element a step"
+            )
+            raise UnsupportedValueError(msg)
+        return python_numbers(real_numbers(array))[0]
     msg = f"cannot log a {type(value).__module__}.{type(value).__qualname__}"
-    raise UnsupportedValueError(msg)
-
-
-def _numpy_scalar(value: Any) -> bool | int | float:
-    if value.size != 1:
-        msg = (
-            f"an array of shape {value.shape} is no scalar; log tracklayer.Histogram(array), or one "
-            "of its elements"
-        )
-        raise UnsupportedValueError(msg)
-    number = value.item()
-    if isinstance(number, (bool, int, float)):
-        return number
-    if value.dtype.kind in "Vf":  # bfloat16 and relatives; float128
-        return float(number)
-    msg = f"cannot log a number of dtype {value.dtype}"
     raise UnsupportedValueError(msg)

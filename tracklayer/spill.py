@@ -13,17 +13,14 @@ from collections.abc import Generator, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, fields
 from pathlib import Path
-from typing import Any, Final, NamedTuple, TypeAlias, final
+from typing import Any, Final, NamedTuple, final
 
 from tracklayer.artifacts import ArtifactFile, LoggedArtifact
 from tracklayer.errors import CorruptRunError
 from tracklayer.naming import file_name
 from tracklayer.protocol import MetricRule, RunInfo, Status
-from tracklayer.values import SCALAR_TYPES, RichValues, Value, value_from_json
-
-QueuedRow: TypeAlias = tuple[int, float, dict[str, Value]]
-"""(step, Unix seconds, values): a plain tuple, because one is made for every `log` call."""
-
+from tracklayer.rows import ReadyRow
+from tracklayer.values import Value, value_from_json
 
 _HEADER: Final = "run"
 
@@ -53,7 +50,7 @@ class Spill:
             self.remove()
             raise
 
-    def write(self, item: QueuedRow | Call) -> None:
+    def write(self, item: ReadyRow | Call) -> None:
         """Append one call, whole or not at all.
 
         Raises:
@@ -83,7 +80,7 @@ class Spill:
         self.path.unlink(missing_ok=True)
 
 
-def read_spill(path: Path) -> Iterator[QueuedRow | Call]:
+def read_spill(path: Path) -> Iterator[ReadyRow | Call]:
     """Yield the calls of a spill file in order; a torn last line is left out.
 
     Raises:
@@ -134,7 +131,7 @@ def _ours(path: Path) -> Generator[None]:
         raise CorruptRunError(msg) from error
 
 
-def _encode(item: QueuedRow | Call) -> list[Any]:
+def _encode(item: ReadyRow | Call) -> list[Any]:
     if isinstance(item, Call):
         argument = item.argument
         if isinstance(argument, (LoggedArtifact, MetricRule, Status)):
@@ -153,7 +150,7 @@ def _encode_artifact(fields: dict[str, Any]) -> list[Any]:
     return ["log_artifact", {**fields, "files": files}]
 
 
-def _decode(data: list[Any]) -> QueuedRow | Call:
+def _decode(data: list[Any]) -> ReadyRow | Call:
     method, argument = data[0], data[1]
     if method == "log":
         values: dict[str, Value] = {}
@@ -163,8 +160,7 @@ def _decode(data: list[Any]) -> QueuedRow | Call:
                 values[key] = value_from_json(fields.pop("kind"), fields)
             else:
                 values[key] = value
-        plain = SCALAR_TYPES.issuperset(map(type, values.values()))
-        return argument, data[2], values if plain else RichValues(values)
+        return argument, data[2], values
     if method == "log_artifact":
         files = tuple(
             ArtifactFile(f["path"], f["sha256"], f["size"], Path(f["source"])) for f in argument.pop("files")

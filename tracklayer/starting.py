@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from time import monotonic
 from time import time as now
 from typing import Any, Final, cast
 
 from tracklayer import lifecycle, naming, registry, reporting
+from tracklayer.agreeing import Agreement
 from tracklayer.configuration import checked_mapping
 from tracklayer.errors import (
     BackendUnavailableError,
@@ -23,17 +25,22 @@ from tracklayer.front import ActiveRun
 from tracklayer.protocol import Backend, Resume, Run, RunInfo, Status
 from tracklayer.queue import Queue
 from tracklayer.reading import RunReader
+from tracklayer.rows import ReadyRow
 from tracklayer.settings import (
     DEFAULT_PROJECT,
     LOCAL_BACKEND,
+    NO_BACKEND,
     Settings,
     read_settings,
     wandb_default,
 )
 from tracklayer.summaries import MetricSummaries
+from tracklayer.watching import NonFiniteWatch
 
 _RESUMES: Final = (None, "allow", "must", "never", "auto")
 _REINITS: Final = (None, "default", "finish_previous", "return_previous", "create_new")
+_NOTHING_TO_KEEP: Final = 1.0
+"""Seconds that `finish` waits for a device, for the summary's sake, in a process that does not record."""
 # errors of the call itself: whoever made it is there to mend it, and nothing is recorded yet
 _CALL_ERRORS: Final = (UsageError, RunExistsError, RunInUseError, RunNotFoundError)
 
@@ -54,8 +61,13 @@ def init(
     dir: str | os.PathLike[str] | None = None,  # noqa: A002 - W&B's name for it
     backend: str | Iterable[str] | None = None,
     reinit: str | bool | None = None,
+    per_process: bool = False,
 ) -> ActiveRun:
     """Start a run, or continue one, and make it the current run.
+
+    Where `jax.distributed` is initialized, each process calls it: process 0 records, and the others get a
+    run with the same id that does as much and records nothing.  No process waits for another, but for
+    what process 0 finds to resume, for 18 s at most.
 
     Args:
         project: what groups runs; `"uncategorized"` by default.
@@ -75,6 +87,9 @@ def init(
         backend: where to record: names, as a list or with commas; `TRACKLAYER_BACKEND`, else `sqlite`.
         reinit: when a run is open: `"finish_previous"` (the default, also True), `"return_previous"`
             (also False), or `"create_new"`, beside it and without becoming the current run.
+        per_process: each process records a run of its own: `<id>-<index>`, named `<name>-<index>` if a
+            name is given, all in one group, which is called by the shared id if it is given no name.  A
+            program of one process has one such run, with index 0, so that it is the same on a laptop.
 
     Raises:
         UsageError: an argument or a setting that cannot be right.
@@ -104,27 +119,62 @@ def init(
     previous = lifecycle.open_run()
     if previous is not None and reinit == "return_previous":
         return previous
+    agreement = Agreement(info, resuming, has_id=run_id is not None, per_process=per_process)
     if previous is not None and reinit != "create_new":
         reporting.warn(
             f"init: run {previous.id} was still open, and is finished now; for a run within a run, "
             'pass reinit="create_new"'
         )
         previous.finish()
-    run = _Opening(settings, info, has_id=run_id is not None).open(resuming)
+    run = _open_here(settings, agreement, resuming)
     lifecycle.opened(run, current=reinit != "create_new")
     run.config.update(config)
     return run
 
 
-class _Opening:
-    """Opens the chosen backends, and decides what the failure of one means."""
+def _open_here(settings: Settings, agreement: Agreement, resume: str | None) -> ActiveRun:
+    """Open the run of this process: process 0 decides, the others follow."""
+    if agreement.index == 0:
+        try:
+            opening = _Opening(settings, agreement)
+            run = opening.open(resume)
+            agreement.tell(run.info, opening.continued)
+        except Exception as error:
+            agreement.tell_failure(error)
+            raise
+        return run
+    for name in settings.backends:
+        with suppress(BackendUnavailableError):
+            registry.load(name)  # an unknown one is an error in every process
+    # process 0 may take its time to come to it, and as much to open
+    outcome = agreement.outcome(2 * settings.start_timeout)
+    if agreement.records:
+        return _Opening(settings, agreement).open(resume)
+    settings = replace(settings, backends=(NO_BACKEND,), finish_timeout=_NOTHING_TO_KEEP)
+    run = _Opening(settings, agreement).open(None)
+    if outcome is not None:
+        run.config.restore(outcome.config)
+        run.summary.restore(outcome.summary)
+        if outcome.last_step >= 0:
+            run.log(outcome.metrics, step=outcome.last_step, commit=True)
+    return run
 
-    def __init__(self, settings: Settings, info: RunInfo, *, has_id: bool) -> None:
+
+class _Opening:
+    """Opens the chosen backends, and decides what the failure of one means.
+
+    Attributes:
+        continued: what the run's earlier segments recorded.
+    """
+
+    def __init__(self, settings: Settings, agreement: Agreement) -> None:
+        self.continued: RunReader | None = None
         self._settings = settings
-        self._info = self._wanted = info
-        self._has_id = has_id
+        self._agreement = agreement
+        self._info = agreement.info
         self._deadline = monotonic() + settings.start_timeout
         self._summaries = MetricSummaries()
+        self._watch = NonFiniteWatch()
         self._queues: list[Queue] = []
         self._errors: list[BaseException] = []
 
@@ -156,7 +206,7 @@ class _Opening:
                     lenient = "allow" if companion and chosen == "must" else chosen
                     self._wait(backend, self._start(backend, cast("Resume | None", lenient)))
             except RunInUseError:
-                if resume != "auto" or self._has_id:
+                if resume != "auto" or self._agreement.has_id:
                     raise
                 # another task of a job array continued that run just now: there may be one more
             else:
@@ -170,12 +220,20 @@ class _Opening:
                 return None
             return stores[0].open_store(self._settings.dir).find(self._info.id)
 
+        if self._settings.backends != (NO_BACKEND,):
+            self._watch.tell(self._info.id)
         run = ActiveRun(
-            self._info, self._queues, self._summaries, self._settings, lifecycle.finished, recorded
+            self._info,
+            self._queues,
+            self._summaries,
+            self._settings,
+            lifecycle.finished,
+            recorded,
+            self._watch,
         )
-        reader = recorded() if self._info.resumed else None
-        if reader is not None:
-            run.continue_from(reader)
+        self.continued = recorded() if self._info.resumed else None
+        if self.continued is not None:
+            run.continue_from(self.continued)
         return run
 
     def _chosen(self) -> list[Backend]:
@@ -195,18 +253,20 @@ class _Opening:
 
     def _continue_newest(self, stores: Sequence[Backend]) -> str | None:
         """Make the newest run that ended badly, and is like this one, the run to open."""
-        if self._has_id or not stores or stores[0].open_store is None:
+        if self._agreement.has_id or not stores or stores[0].open_store is None:
             return "allow"
         store = stores[0].open_store(self._settings.dir)
-        wanted = self._info = self._wanted
-        for reader in reversed(store.runs(project=wanted.project, group=wanted.group)):
+        wanted = self._info = self._agreement.info
+        for reader in reversed(store.runs(project=wanted.project)):
             info = reader.info
+            continuing = self._agreement.continuing(info)
             if (
-                info.state in {"crashed", "failed"}
+                continuing is not None
+                and info.state in {"crashed", "failed"}
                 and wanted.name in {"", info.name}
                 and wanted.job_type in {None, info.job_type}
             ):
-                self._info = replace(wanted, id=info.id)
+                self._info = continuing
                 return "allow"
         return None
 
@@ -227,15 +287,20 @@ class _Opening:
             info,
             open_run,
             kinds=backend.kinds,
-            observe=self._summaries.add_rows if first else None,
+            observe=self._observe if first else None,
             remedy=f"`tracklayer push {info.id}` sends the rest" if backend.hosted else "",
-            hosted=backend.hosted,
+            # what records nothing has nothing to keep, and waits for no room and no device
+            hosted=backend.hosted or not self._agreement.records,
             commit_interval=self._settings.commit_interval,
             limit_bytes=self._settings.queue_bytes,
             finish_timeout=self._settings.finish_timeout,
         )
         self._queues.append(queue)
         return queue
+
+    def _observe(self, rows: Sequence[ReadyRow]) -> None:
+        self._summaries.add_rows(rows)
+        self._watch.add_rows(rows)
 
     def _wait(self, backend: Backend, queue: Queue) -> None:
         try:

@@ -8,10 +8,10 @@ one arm in each backend that can show it.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+import sys
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from functools import cached_property
-from typing import TYPE_CHECKING, Any, ClassVar, Final, Protocol, TypeAlias, cast, final, runtime_checkable
+from typing import TYPE_CHECKING, Any, ClassVar, Final, Protocol, TypeAlias, cast, final
 
 from tracklayer.errors import CorruptRunError, UnsupportedValueError, UsageError
 
@@ -27,15 +27,18 @@ MAX_BINS: Final = 512
 """The most bins that W&B shows; `Histogram` takes no more."""
 
 
-@runtime_checkable
-class Deferred(Protocol):
-    """A value that is not on the host yet.
+class OnDevice(Protocol):
+    """What was computed on a device and is still there: a value, or many by their keys.
 
-    The queue resolves it on its own thread, before a backend sees the row.
+    `log` fetches its arrays together with everything else of the row that is on a device.
     """
 
-    def resolve(self) -> Scalar:
-        """Wait for the value and return it as a Python number."""
+    def arrays(self) -> Sequence[Any]:
+        """Return the jax arrays that it is made of; none, once it is on the host."""
+        ...
+
+    def landed(self, hosts: Sequence[NDArray[Any]]) -> Value | Mapping[str, Value]:
+        """Return the value, or values by relative keys, that the arrays, now numpy's, stand for."""
         ...
 
 
@@ -82,9 +85,34 @@ class Bins:
         return sum(self.counts)
 
 
+class BinSource(Protocol):
+    """Where a `Histogram` has its bins from, when it is asked for them."""
+
+    @property
+    def nbytes(self) -> int:
+        """What it holds in memory, in bytes."""
+        ...
+
+    def arrays(self) -> Sequence[Any]:
+        """Return the jax arrays that it needs; none, if all is on the host."""
+        ...
+
+    def landed(self, hosts: Sequence[NDArray[Any]], /) -> BinSource:
+        """Return the same source, given those arrays as numpy's."""
+        ...
+
+    def bins(self) -> Bins:
+        """Return the bins; wait for what is still computed."""
+        ...
+
+
 @final
 class Histogram:
     """A distribution: of an array's elements, or given by its counts and edges.
+
+    The elements of a jax array are counted on its devices, from which only the bins come back; inside a
+    jitted function too, which may return the histogram (`tracklayer.jax` must have been imported).  There, an
+    element that is closer to an edge than 2^-22 of the range may be counted on either side of it.
 
     Args:
         sequence: numbers of any shape and dtype (numpy, jax, nested lists).  The content is that at the
@@ -95,10 +123,11 @@ class Histogram:
 
     Raises:
         UsageError: neither or both of the inputs, a bad number of bins, or edges that do not ascend.
-        UnsupportedValueError: `sequence` is not made of real numbers.
+        UnsupportedValueError: `sequence` is not made of real numbers, or is a jax array that was deleted
+            or whose content is spread over several processes.
     """
 
-    __slots__ = ("__dict__", "_num_bins", "_source")
+    __slots__ = ("_bins", "_num_bins", "_source")
     kind: ClassVar[str] = "histogram"
 
     def __init__(
@@ -110,27 +139,56 @@ class Histogram:
         if (sequence is None) == (np_histogram is None):
             msg = "Histogram takes either numbers or np_histogram=(counts, edges)"
             raise UsageError(msg)
-        if not 1 <= num_bins <= MAX_BINS:
-            msg = f"num_bins must be from 1 to {MAX_BINS}, not {num_bins}"
-            raise UsageError(msg)
+        check_num_bins(num_bins)
         self._num_bins = num_bins
-        self._source: Any = None
+        self._source: BinSource | None = None
+        self._bins: Bins | None = None
         if np_histogram is not None:
-            self.__dict__["bins"] = _bins_from_counts(*np_histogram)
-        elif hasattr(sequence, "copy_to_host_async"):
-            from tracklayer.jax import snapshot
+            self._bins = _bins_from_counts(*np_histogram)
+            self._num_bins = len(self._bins.counts)
+        elif (array := _jax_array(sequence)) is not None:
+            from tracklayer.jax.histogramming import counted
 
-            self._source = snapshot(cast("Any", sequence))
+            self._source = counted(array, num_bins)
         else:
-            self._source = _real_numbers(sequence)
+            self._source = _Elements(_real_numbers(sequence), num_bins)
 
-    @cached_property
+    @property
     def bins(self) -> Bins:
-        """The bins, computed when first asked for."""
-        source = self._source
-        bins = _bins_from_array(_real_numbers(source), self._num_bins)
-        self._source = None  # the copy may be large, and is not needed again
+        """The bins, computed when first asked for.
+
+        Raises:
+            UnsupportedValueError: it is traced.
+            UsageError: `scan` or `vmap` has stacked it: it is many histograms.
+        """
+        source = self._source  # read first: it goes only when the bins are there, for another queue's thread
+        bins = self._bins
+        if bins is None:
+            bins = self._bins = cast("BinSource", source).bins()
+            if isinstance(source, _Elements):
+                self._source = None  # the copy may be large, and is not needed again
         return bins
+
+    @property
+    def source(self) -> BinSource | None:
+        """Where the bins come from; None where they are known."""
+        return self._source
+
+    @property
+    def nbytes(self) -> int:
+        """What it holds in memory, in bytes."""
+        source = self._source
+        return 16 * self._num_bins if source is None else source.nbytes
+
+    def arrays(self) -> Sequence[Any]:
+        """Return the jax arrays that the bins are computed from, as `OnDevice` says."""
+        source = self._source
+        return () if source is None else source.arrays()
+
+    def landed(self, hosts: Sequence[NDArray[Any]]) -> Histogram:
+        """Return the histogram on the host, as `OnDevice` says."""
+        source = self._source
+        return self if source is None else Histogram.from_source(source.landed(hosts), self._num_bins)
 
     def to_json(self) -> dict[str, Any]:
         """Return the bins as JSON data."""
@@ -146,9 +204,15 @@ class Histogram:
     @classmethod
     def from_bins(cls, bins: Bins) -> Histogram:
         """Return the histogram with exactly these bins."""
+        histogram = cls.from_source(None, len(bins.counts))
+        histogram._bins = bins  # noqa: SLF001 - its own
+        return histogram
+
+    @classmethod
+    def from_source(cls, source: BinSource | None, num_bins: int) -> Histogram:
+        """Return a histogram with the bins that a source has, or will have."""
         histogram = cls.__new__(cls)
-        histogram._num_bins, histogram._source = len(bins.counts), None  # noqa: SLF001 - its own
-        histogram.__dict__["bins"] = bins
+        histogram._num_bins, histogram._source, histogram._bins = num_bins, source, None  # noqa: SLF001 - its own
         return histogram
 
     def __eq__(self, other: object) -> bool:
@@ -179,6 +243,14 @@ def kind_of(value: Value) -> str:
     return "scalar" if isinstance(value, (int, float)) else value.kind
 
 
+def python_numbers(array: NDArray[Any]) -> list[Scalar]:
+    """Return an array's elements as Python numbers, each with the value that it has in its own dtype."""
+    flat = array.reshape(-1)
+    if flat.dtype.kind not in "biuf" or flat.dtype.itemsize > 8:  # bfloat16, int4, …; float128
+        flat = flat.astype("int64" if "int" in flat.dtype.name else "float64")
+    return flat.tolist()
+
+
 def value_from_json(kind: str, data: Mapping[str, Any]) -> Text | Histogram:
     """Rebuild a value from its kind and its JSON data.
 
@@ -197,6 +269,44 @@ def _identity(bins: Bins) -> tuple[object, ...]:
     return tuple("nan" if isinstance(v, float) and math.isnan(v) else v for v in asdict(bins).values())
 
 
+def check_num_bins(num_bins: int) -> None:
+    """Say whether a histogram can have so many bins.
+
+    Raises:
+        UsageError: it cannot.
+    """
+    if not 1 <= num_bins <= MAX_BINS:
+        msg = f"num_bins must be from 1 to {MAX_BINS}, not {num_bins}"
+        raise UsageError(msg)
+
+
+def bin_range(low: float, high: float, num_bins: int) -> tuple[float, float]:
+    """Return the outer edges of the bins for elements from `low` to `high`; NaN where there are none.
+
+    They are `low` and `high` themselves where `num_bins` distinct float64 edges fit between these, and
+    their difference is finite.
+    """
+    if math.isnan(low):
+        return 0.0, 1.0
+    limit = 8e307  # numpy subtracts the ends: the width must not overflow
+    low, high = (min(max(end, -limit), limit) for end in (low, high))
+    spacing = max(math.ulp(low), math.ulp(high)) * num_bins * 2
+    if high - low < spacing:
+        middle = low + (high - low) / 2
+        half = max(0.5, spacing) if low == high else spacing
+        return middle - half, middle + half
+    return low, high
+
+
+def _jax_array(sequence: Any) -> Any:
+    jax = sys.modules.get("jax")
+    if jax is None:
+        return None
+    if not isinstance(sequence, jax.Array) and hasattr(sequence, "__jax_array__"):  # a variable of Flax's
+        sequence = sequence.__jax_array__()
+    return sequence if isinstance(sequence, jax.Array) else None
+
+
 def _real_numbers(sequence: Any) -> NDArray[Any]:
     import numpy as np
 
@@ -213,6 +323,30 @@ def _real_numbers(sequence: Any) -> NDArray[Any]:
     raise UnsupportedValueError(msg)
 
 
+@final
+class _Elements:
+    """Elements that are on the host, and have still to be counted."""
+
+    __slots__ = ("_array", "_num_bins")
+
+    def __init__(self, array: NDArray[Any], num_bins: int) -> None:
+        self._array = array
+        self._num_bins = num_bins
+
+    @property
+    def nbytes(self) -> int:
+        return self._array.nbytes
+
+    def arrays(self) -> Sequence[Any]:
+        return ()
+
+    def landed(self, _hosts: Sequence[NDArray[Any]], /) -> _Elements:
+        return self
+
+    def bins(self) -> Bins:
+        return _bins_from_array(self._array, self._num_bins)
+
+
 def _bins_from_array(array: NDArray[Any], num_bins: int) -> Bins:
     import numpy as np
 
@@ -223,12 +357,11 @@ def _bins_from_array(array: NDArray[Any], num_bins: int) -> Bins:
     negative = values.size - int(finite.sum()) - nans - positive
     if not finite.all():
         values = values[finite]
-    if values.size == 0:
-        counts, edges = np.zeros(num_bins, np.int64), np.linspace(0.0, 1.0, num_bins + 1)
-        low = high = math.nan
-    else:
-        low, high = float(values.min()), float(values.max())
-        counts, edges = np.histogram(values, bins=num_bins, range=_bin_range(low, high, num_bins))
+    low = float(values.min()) if values.size else math.nan
+    high = float(values.max()) if values.size else math.nan
+    first, last = bin_range(low, high, num_bins)
+    within = values if first <= low and high <= last else np.clip(values, first, last)
+    counts, edges = np.histogram(within, bins=num_bins, range=(first, last))
     with np.errstate(over="ignore"):
         total, squares = float(values.sum()), float(np.square(values).sum())
     return Bins(
@@ -242,18 +375,6 @@ def _bins_from_array(array: NDArray[Any], num_bins: int) -> Bins:
         positive_infinity_count=positive,
         negative_infinity_count=negative,
     )
-
-
-def _bin_range(low: float, high: float, num_bins: int) -> tuple[float, float]:
-    """Return a range wide enough for `num_bins` distinct float64 edges, and finite."""
-    limit = 8e307  # numpy subtracts the ends: the width must not overflow
-    low, high = max(low, -limit), min(high, limit)
-    spacing = max(math.ulp(low), math.ulp(high)) * num_bins * 2
-    if high - low < spacing:
-        middle = low + (high - low) / 2
-        half = max(0.5, spacing) if low == high else spacing
-        return middle - half, middle + half
-    return low, high
 
 
 def _bins_from_counts(counts: ArrayLike, edges: ArrayLike) -> Bins:
@@ -279,17 +400,3 @@ def _bins_from_counts(counts: ArrayLike, edges: ArrayLike) -> Bins:
         total=float((heights * centres).sum()),
         sum_of_squares=float((heights * centres * centres).sum()),
     )
-
-
-@final
-class RichValues(dict[str, Any]):
-    """A row's values when not all are plain scalars; a plain dict says that all are.
-
-    `size` is about what they hold in memory, in bytes.
-    """
-
-    __slots__ = ("size",)
-
-    def __init__(self, values: Mapping[str, Any]) -> None:
-        super().__init__(values)
-        self.size = sum(getattr(value, "nbytes", 100) for value in values.values())

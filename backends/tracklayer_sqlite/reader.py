@@ -22,7 +22,8 @@ from tracklayer.artifacts import ArtifactFile, LoggedArtifact
 from tracklayer.blobs import BlobFolder
 from tracklayer.errors import CorruptRunError, RunNotFoundError, StoreError
 from tracklayer.protocol import MetricRule, RunInfo, State, rule_for
-from tracklayer.reading import Metric, Row, Segment, merge_steps
+from tracklayer.reading import Metric, Row, Segment, join_seeds, merge_steps
+from tracklayer.seeds import split_seed
 from tracklayer.summaries import entry
 from tracklayer.values import Value, value_from_json
 from tracklayer_sqlite import schema
@@ -167,7 +168,7 @@ class SQLiteRunReader:
             )
 
     def metric(self, key: str) -> Metric:
-        """Return a scalar's series.
+        """Return a scalar's series, or those of all seeds where there is one for each.
 
         Raises:
             LookupError: nothing was logged under that key; the message lists close ones.
@@ -175,6 +176,11 @@ class SQLiteRunReader:
         with self._connect() as connection, _snapshot(connection):
             key_id = connection.execute(select(schema.keys.c.key_id).where(schema.keys.c.key == key)).scalar()
             if key_id is None:
+                seeds = {
+                    part[1]: name for name in self.keys() if (part := split_seed(name)) and part[0] == key
+                }
+                if seeds:
+                    return join_seeds(key, {seed: self.metric(name) for seed, name in seeds.items()})
                 close = difflib.get_close_matches(key, self.keys(), n=3)
                 hint = f"; did you mean {', '.join(map(repr, close))}?" if close else ""
                 msg = f"run {self._id} has no metric {key!r}{hint}"

@@ -11,9 +11,12 @@ from tracklayer.cli import output
 from tracklayer.cli.finding import find_run
 from tracklayer.cli.options import dir_option, json_option
 from tracklayer.cli.runs import pushed, pushes, run_seconds
+from tracklayer.seeds import split_seed
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    from tracklayer.reading import RunReader
 
 
 @click.command("show")
@@ -49,6 +52,7 @@ def command(*, ref: str, folder: Path | None, as_json: bool) -> None:
         "metric_rules": [asdict(rule) for rule in reader.rules.values()],
         "segments": [asdict(segment) for segment in reader.segments],
         "metrics": metrics,
+        "seed_metrics": _seed_metrics(reader, metrics),
         "other_keys": others,
         "artifacts": [asdict(artifact) for artifact in reader.artifacts()],
         "pushes": pushes(reader, store),
@@ -57,6 +61,28 @@ def command(*, ref: str, folder: Path | None, as_json: bool) -> None:
         output.print_json(described)
     else:
         _print(described)
+
+
+def _seed_metrics(reader: RunReader, metrics: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Describe each metric that has a series for each of several seeds."""
+    import numpy as np
+
+    described: list[dict[str, Any]] = []
+    for key in dict.fromkeys(part[0] for metric in metrics if (part := split_seed(metric["key"]))):
+        metric = reader.metric(key)
+        if metric.value.ndim == 2:
+            last = metric.value[-1][~np.isnan(metric.value[-1])]
+            described.append(
+                {
+                    "key": key,
+                    "seeds": metric.value.shape[1],
+                    "points": len(metric),
+                    "last_step": metric.step[-1].item(),
+                    "last_mean": last.mean().item(),
+                    "last_std": last.std().item(),
+                }
+            )
+    return described
 
 
 def _print(run: dict[str, Any]) -> None:
@@ -83,20 +109,30 @@ def _print(run: dict[str, Any]) -> None:
     )
     if run["metrics"]:
         output.heading("metrics")
-        output.table(
-            ("key", "points", "last step", "last value"),
-            [
-                (m["key"], str(m["points"]), str(m["last_step"]), output.plain_value(m["last"]))
-                for m in run["metrics"]
-            ],
-            numbers=("points",),
-        )
+        output.table(("key", "points", "last step", "last value"), _metric_rows(run), numbers=("points",))
     if run["other_keys"]:
         output.heading("other keys")
         for key in run["other_keys"]:
             output.echo(f"  {output.printable(key)}")
     if run["artifacts"]:
         _print_artifacts(run["artifacts"])
+
+
+def _metric_rows(run: dict[str, Any]) -> list[tuple[str, ...]]:
+    """Return a row for each metric, and one for all of its seeds where it has several."""
+    seeds = {metric["key"]: metric for metric in run["seed_metrics"]}
+    rows: dict[str, tuple[str, ...]] = {}
+    for metric in run["metrics"]:
+        part = split_seed(metric["key"])
+        if part and part[0] in seeds:
+            of_seeds = seeds[part[0]]
+            band = f"{output.plain_value(of_seeds['last_mean'])} ± {output.plain_value(of_seeds['last_std'])}"
+            key = f"{part[0]} ({of_seeds['seeds']} seeds)"
+            rows[key] = (key, str(of_seeds["points"]), str(of_seeds["last_step"]), band)
+        else:
+            last = output.plain_value(metric["last"])
+            rows[metric["key"]] = (metric["key"], str(metric["points"]), str(metric["last_step"]), last)
+    return list(rows.values())
 
 
 def _print_info(run: dict[str, Any]) -> None:

@@ -1,0 +1,207 @@
+"""What waits in a queue: rows of plain scalars, and rows that are not all there yet.
+
+A plain row's values are a dict of Python numbers.  Everything else takes its time on the queue's thread:
+values that are still computed on a device, histograms whose bins are to be counted, whole series.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeAlias, cast, final
+
+from tracklayer.seeds import seed_key
+from tracklayer.values import Scalar, Value, python_numbers
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from tracklayer.values import OnDevice
+
+QueuedRow: TypeAlias = "tuple[int, float, dict[str, Any] | RichValues | Series]"
+"""(step, Unix seconds, values): a plain tuple, because one is made for every `log` call."""
+ReadyRow: TypeAlias = tuple[int, float, dict[str, Value]]
+"""The same, with all of its values there."""
+Report: TypeAlias = Callable[[str, str], None]
+"""Told once what went wrong: about what, and a message."""
+
+
+class Shipment(Protocol):
+    """Arrays on their way from a device; methods that wait raise what their computation raised."""
+
+    @property
+    def nbytes(self) -> int:
+        """About what it holds in memory, in bytes."""
+        ...
+
+    def is_ready(self) -> bool:
+        """Say whether all is computed."""
+        ...
+
+    def numbers(self, count: int) -> list[Scalar]:
+        """Wait; return the first `count` arrays, which are scalars."""
+        ...
+
+    def array(self, index: int) -> NDArray[Any]:
+        """Wait for one."""
+        ...
+
+
+@final
+class Arriving(NamedTuple):
+    """An array of a shipment."""
+
+    shipment: Shipment
+    place: int
+
+    def array(self) -> NDArray[Any]:
+        """Wait for it."""
+        return self.shipment.array(self.place)
+
+
+@final
+class Landing(NamedTuple):
+    """A value that was computed on a device, and its arrays on their way."""
+
+    value: OnDevice
+    arrays: Sequence[Arriving]
+
+    def resolve(self) -> Value | Mapping[str, Value]:
+        """Wait for it."""
+        return self.value.landed([arriving.array() for arriving in self.arrays])
+
+    def series(self) -> list[Value | Mapping[str, Value]]:
+        """Wait for it, where it was stacked; return one for each step."""
+        stacked = [arriving.array() for arriving in self.arrays]
+        return [self.value.landed(arrays) for arrays in zip(*stacked, strict=True)]
+
+
+@final
+class RichValues:
+    """A row's values when not all are plain scalars: those on the host, and scalars on their way.
+
+    `size` is about what they hold in memory, in bytes; `shipment` is what has to come from a device first.
+    """
+
+    __slots__ = ("_here", "_on_device", "shipment", "size")
+
+    def __init__(
+        self,
+        values: Mapping[str, Any],
+        on_device: Sequence[str] = (),
+        shipment: Shipment | None = None,
+    ) -> None:
+        self._here = values
+        self._on_device = on_device  # the keys of the shipment's first arrays
+        self.shipment = shipment
+        self.size = 100 * len(values) + (0 if shipment is None else shipment.nbytes)
+
+    def rows(self, step: int, time: float, report: Report) -> Iterator[ReadyRow]:
+        """Yield the row with what of it can be fetched; wait for that."""
+        values: dict[str, Any] = {}
+        failed: dict[str, Exception] = {}
+        for key, value in self._here.items():
+            resolve = getattr(value, "resolve", None)
+            try:
+                found = value if resolve is None else resolve()
+            except Exception as error:  # noqa: BLE001 - whatever the device raises costs this value only
+                failed[key] = error
+                continue
+            if isinstance(found, Mapping):
+                values.update((f"{key}/{name}", part) for name, part in cast("Any", found).items())
+            else:
+                values[key] = found
+        shipment, keys = self.shipment, self._on_device
+        if shipment is not None and keys:
+            try:
+                values.update(zip(keys, shipment.numbers(len(keys)), strict=True))
+            except Exception:  # noqa: BLE001 - as above: one by one, then
+                for index, key in enumerate(keys):
+                    try:
+                        values[key] = python_numbers(shipment.array(index))[0]
+                    except Exception as error:  # noqa: BLE001 - as above
+                        failed[key] = error
+        _report_failed(failed, report)
+        yield step, time, values
+
+
+@final
+class Series:
+    """The rows of many steps, logged at once.
+
+    Args:
+        columns: for each key, the values of `count` steps: an array of shape (count,) or, with an axis of
+            seeds, (count, seeds), here or on its way, or a stacked value that was computed on a device.
+        steps: int64 of shape (count,), here or on its way; None for steps that count up.
+        count: the number of steps.
+        shipment: what has to come from a device first.
+    """
+
+    __slots__ = ("_columns", "_steps", "count", "last_step", "shipment", "size")
+
+    def __init__(
+        self,
+        columns: Mapping[str, NDArray[Any] | Arriving | Landing],
+        steps: NDArray[Any] | Arriving | None,
+        count: int,
+        shipment: Shipment | None,
+    ) -> None:
+        self._columns = columns
+        self._steps = steps
+        self.count = count
+        self.last_step = None if steps is None or isinstance(steps, Arriving) else int(steps.max(initial=-1))
+        """The highest step that was given, if it is known here."""
+        self.shipment = shipment
+        self.size = sum(getattr(column, "nbytes", 100) for column in columns.values())
+        self.size += 0 if shipment is None else shipment.nbytes
+
+    def rows(self, step: int, time: float, report: Report) -> Iterator[ReadyRow]:
+        """Yield the rows, the first at `step` where they count up; wait for them."""
+        columns: dict[str, Sequence[Value]] = {}
+        steps: Sequence[int] = range(step, step + self.count)
+        failed: dict[str, Exception] = {}
+        for key, column in self._columns.items():
+            try:
+                columns.update(_landed(key, column))
+            except Exception as error:  # noqa: BLE001 - whatever the device raises costs this column only
+                failed[key] = error
+        if self._steps is not None:
+            try:
+                steps = _array(self._steps).tolist()
+            except Exception as error:  # noqa: BLE001 - as above; but without steps there are no rows
+                failed["steps"], steps = error, ()
+        _report_failed(failed, report)
+        keys = tuple(columns)
+        for at, values in zip(steps, zip(*columns.values(), strict=True), strict=False):
+            if at < 0:
+                report("steps", f"log_series: rows at negative steps, such as {at}, are left out")
+            else:
+                yield at, time, dict(zip(keys, values, strict=True))
+
+
+def is_ready(values: RichValues | Series) -> bool:
+    """Say whether a row can be resolved without waiting for a device."""
+    return values.shipment is None or values.shipment.is_ready()
+
+
+def _landed(key: str, column: Any) -> dict[str, Sequence[Value]]:
+    if isinstance(column, Landing):
+        found = column.series()
+        if not (found and isinstance(found[0], Mapping)):
+            return {key: cast("list[Value]", found)}
+        parts = cast("list[Mapping[str, Value]]", found)
+        return {f"{key}/{name}": [part[name] for part in parts] for name in parts[0]}
+    array = _array(column)
+    if array.ndim == 1:
+        return {key: python_numbers(array)}
+    return {seed_key(key, seed): python_numbers(array[:, seed]) for seed in range(array.shape[1])}
+
+
+def _array(column: NDArray[Any] | Arriving) -> NDArray[Any]:
+    return column.array() if isinstance(column, Arriving) else column
+
+
+def _report_failed(failed: Mapping[str, Exception], report: Report) -> None:
+    if failed:
+        keys = ", ".join(map(repr, failed))
+        error = next(iter(failed.values()))
+        report("device", f"{keys} could not be fetched: {error}. The rest of the row is recorded")
