@@ -316,13 +316,13 @@ def test_what_is_no_scalar_is_refused_by_name(run: ActiveRun, value: jax.Array, 
 
 def test_one_snapshot_serves_all_backends(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     dispatches: list[int] = []
-    start = packing._Dispatch.start
+    start = packing._Packing.start
 
     def counted(self: Any, arrays: Any) -> Any:
         dispatches.append(len(arrays))
         return start(self, arrays)
 
-    monkeypatch.setattr(packing._Dispatch, "start", counted)
+    monkeypatch.setattr(packing._Packing, "start", counted)
     with tracklayer.init(dir=tmp_path, backend="sqlite,tensorboard") as run:
         for step in range(10):
             run.log({"a": jnp.float32(step), "b": jnp.int32(step), "c": jnp.bfloat16(step)}, step=step)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import shlex
 import threading
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import closing, suppress
 from time import monotonic, sleep
 from typing import TYPE_CHECKING, Any, Final, final
@@ -28,7 +28,7 @@ from tracklayer.protocol import (
     TakesMetricRules,
     TakesRows,
 )
-from tracklayer.rows import QueuedRow, ReadyRow, RichValues, is_ready
+from tracklayer.rows import QueuedRow, ReadyRow, RichValues
 from tracklayer.spill import Call, Spill, read_spill
 from tracklayer.values import ALL_KINDS, SCALAR_TYPES, Value, kind_of
 
@@ -37,6 +37,7 @@ if TYPE_CHECKING:
 
 _ROW_BYTES: Final = 370  # a dict, a tuple and a step of about this size wait for each row
 _VALUE_BYTES: Final = 60
+_LARGE_ROW: Final = 8000  # bytes from which a row is counted by itself
 _BATCH: Final = 20_000  # calls between two commits, at most
 _DEVICE_POLL: Final = 0.002  # seconds between looks at a device, while somebody waits for what it computes
 _IDLE_COMMIT: Final = 10.0  # seconds: a backend may keep a lease alive in `commit`
@@ -96,9 +97,9 @@ class Queue:
         self._takes = True
         self._in_flight: list[QueuedRow | Call] = []
         self._row_bytes = _ROW_BYTES
-        """The most that a row of plain scalars was found to hold: each is taken to hold as much."""
-        self._rich_in = self._rich_out = 0
-        """The bytes of all rows with other values than scalars, that came and that are recorded."""
+        """The most that a row was found to hold, large ones apart: each is taken to hold as much."""
+        self._large_in = self._large_out = 0
+        """The bytes of all large rows, that came and that are recorded."""
         self._wake = Bell()
         self._opened = Bell()
         self._open_error: BaseException | None = None
@@ -151,11 +152,12 @@ class Queue:
         They are plain scalars in a dict, or what `tracklayer.rows` has for anything else.
         """
         values = row[2]
-        if not isinstance(values, dict):
+        size = row_size(values) if isinstance(values, dict) else _ROW_BYTES + values.size
+        if size > _LARGE_ROW:
             with self._lock:
-                self._rich_in += _rich_size(row)
+                self._large_in += size
             self._set_room()
-        elif (size := row_size(values)) > self._row_bytes:
+        elif size > self._row_bytes:
             self._row_bytes = size
             self._set_room()
         if len(self.items) < self.room:
@@ -269,7 +271,7 @@ class Queue:
 
     def _capacity(self) -> int:
         """Return how many calls may wait, those just being recorded included; one always may."""
-        return max(1, (self._limit - self._rich_in + self._rich_out) // self._row_bytes)
+        return max(1, (self._limit - self._large_in + self._large_out) // self._row_bytes)
 
     def _is_full(self) -> bool:
         return len(self.items) + len(self._in_flight) >= self._capacity()
@@ -329,7 +331,7 @@ class Queue:
         self.items.append(Call("_unspill", self._spill))
 
     def _write_spill(self, item: QueuedRow | Call) -> None:
-        self._rich_in -= _rich_size(item)  # it is not in memory
+        self._large_in -= _large_size(item)  # it is not in memory
         if self._spill is None:
             self._refuse(item)
             return
@@ -434,7 +436,7 @@ class Queue:
                 ends = self._hand_over(run)
             if self._in_flight or not self._awaits_device:
                 self._until_it_works(run.commit)
-            self._rich_out += sum(map(_rich_size, self._in_flight))
+            self._large_out += sum(map(_large_size, self._in_flight))
             self._in_flight = []
             self._set_room()
             if ends is not None and self._settle(run, ends):
@@ -478,27 +480,19 @@ class Queue:
 
     def _take_batch(self, batch: list[QueuedRow | Call]) -> None:
         """Move what waits into a list, up to a row that is still computed on a device."""
-        popleft = self.items.popleft
+        items = self.items
         self._awaits_device = False
         with suppress(IndexError):  # `_lose` empties it, where a caller finds out
-            for _ in range(min(len(self.items), _BATCH)):
-                item = popleft()
-                if not (isinstance(item, Call) or isinstance(item[2], dict) or is_ready(item[2])):
-                    self.items.appendleft(item)
+            for _ in range(min(len(items), _BATCH)):
+                if not _is_there(items[0]):
                     self._awaits_device = True
                     return
-                batch.append(item)
+                batch.append(items.popleft())
 
-    def _rows(self, item: QueuedRow) -> Iterator[ReadyRow]:
-        """Yield the rows that an item comes to; never raise."""
+    def _rows(self, item: QueuedRow) -> Iterable[ReadyRow]:
+        """Return the rows that an item comes to; what cannot be told is left out, and reported."""
         step, time, values = item
-        if isinstance(values, dict):
-            yield step, time, values
-            return
-        try:
-            yield from values.rows(step, time, self._report)
-        except Exception as error:  # noqa: BLE001 - a thread that dies loses all of the rows
-            self._refused_by_backend(error)
+        return ((step, time, values),) if isinstance(values, dict) else values.rows(step, time, self._report)
 
     def _log_rows(self, run: Run, rows: list[ReadyRow]) -> None:
         """Pass on rows of plain scalars."""
@@ -664,11 +658,17 @@ def row_size(values: Mapping[str, Any]) -> int:
     return _ROW_BYTES + _VALUE_BYTES * len(values)
 
 
-def _rich_size(item: QueuedRow | Call) -> int:
-    """Return about how many bytes a row of other values than scalars holds; 0 for any other call."""
+def _large_size(item: QueuedRow | Call) -> int:
+    """Return about how many bytes an item holds, if it is counted by itself; else 0."""
     if isinstance(item, Call) or isinstance(item[2], dict):
         return 0
-    return _ROW_BYTES + item[2].size
+    size = _ROW_BYTES + item[2].size
+    return size if size > _LARGE_ROW else 0
+
+
+def _is_there(item: QueuedRow | Call) -> bool:
+    """Say whether an item can be handed over without waiting for a device."""
+    return isinstance(item, Call) or isinstance(item[2], dict) or item[2].is_ready()
 
 
 def _is_internal(item: QueuedRow | Call) -> bool:

@@ -6,7 +6,7 @@ values that are still computed on a device, histograms whose bins are to be coun
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeAlias, cast, final
 
 from tracklayer.seeds import seed_key
@@ -37,7 +37,7 @@ class Shipment(Protocol):
         """Say whether all is computed."""
         ...
 
-    def numbers(self, count: int) -> list[Scalar]:
+    def numbers(self, count: int) -> Sequence[Scalar]:
         """Wait; return the first `count` arrays, which are scalars."""
         ...
 
@@ -93,10 +93,16 @@ class RichValues:
         self._here = values
         self._on_device = on_device  # the keys of the shipment's first arrays
         self.shipment = shipment
-        self.size = 100 * len(values) + (0 if shipment is None else shipment.nbytes)
+        self.size = sum([getattr(value, "nbytes", 100) for value in values.values()]) if values else 0
+        if shipment is not None:
+            self.size += shipment.nbytes
 
-    def rows(self, step: int, time: float, report: Report) -> Iterator[ReadyRow]:
-        """Yield the row with what of it can be fetched; wait for that."""
+    def is_ready(self) -> bool:
+        """Say whether the row can be had without waiting for a device."""
+        return self.shipment is None or self.shipment.is_ready()
+
+    def rows(self, step: int, time: float, report: Report) -> Iterable[ReadyRow]:
+        """Return the one row with what of it can be fetched; wait for that."""
         values: dict[str, Any] = {}
         failed: dict[str, Exception] = {}
         for key, value in self._here.items():
@@ -120,8 +126,9 @@ class RichValues:
                         values[key] = python_numbers(shipment.array(index))[0]
                     except Exception as error:  # noqa: BLE001 - as above
                         failed[key] = error
-        _report_failed(failed, report)
-        yield step, time, values
+        if failed:
+            _report_failed(failed, report)
+        return ((step, time, values),)
 
 
 @final
@@ -154,7 +161,11 @@ class Series:
         self.size = sum(getattr(column, "nbytes", 100) for column in columns.values())
         self.size += 0 if shipment is None else shipment.nbytes
 
-    def rows(self, step: int, time: float, report: Report) -> Iterator[ReadyRow]:
+    def is_ready(self) -> bool:
+        """Say whether the rows can be had without waiting for a device."""
+        return self.shipment is None or self.shipment.is_ready()
+
+    def rows(self, step: int, time: float, report: Report) -> Iterable[ReadyRow]:
         """Yield the rows, the first at `step` where they count up; wait for them."""
         columns: dict[str, Sequence[Value]] = {}
         steps: Sequence[int] = range(step, step + self.count)
@@ -169,18 +180,14 @@ class Series:
                 steps = _array(self._steps).tolist()
             except Exception as error:  # noqa: BLE001 - as above; but without steps there are no rows
                 failed["steps"], steps = error, ()
-        _report_failed(failed, report)
+        if failed:
+            _report_failed(failed, report)
         keys = tuple(columns)
         for at, values in zip(steps, zip(*columns.values(), strict=True), strict=False):
             if at < 0:
                 report("steps", f"log_series: rows at negative steps, such as {at}, are left out")
             else:
                 yield at, time, dict(zip(keys, values, strict=True))
-
-
-def is_ready(values: RichValues | Series) -> bool:
-    """Say whether a row can be resolved without waiting for a device."""
-    return values.shipment is None or values.shipment.is_ready()
 
 
 def _landed(key: str, column: Any) -> dict[str, Sequence[Value]]:
@@ -201,7 +208,6 @@ def _array(column: NDArray[Any] | Arriving) -> NDArray[Any]:
 
 
 def _report_failed(failed: Mapping[str, Exception], report: Report) -> None:
-    if failed:
-        keys = ", ".join(map(repr, failed))
-        error = next(iter(failed.values()))
-        report("device", f"{keys} could not be fetched: {error}. The rest of the row is recorded")
+    keys = ", ".join(map(repr, failed))
+    error = next(iter(failed.values()))
+    report("device", f"{keys} could not be fetched: {error}. The rest of the row is recorded")

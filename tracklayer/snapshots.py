@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final, final
 
 from tracklayer.errors import UnsupportedValueError
@@ -29,6 +30,16 @@ def snapshot(
     values: Mapping[str, Any],
 ) -> tuple[dict[str, Any] | RichValues, UnsupportedValueError | None]:
     """Return what of a row can be logged, and the error about the rest of it."""
+    simple: dict[str, Any] = {}
+    scalars: dict[str, Any] = {}
+    if _is_simple(values, "", simple, scalars):  # a short way for what is logged each step
+        if not scalars:
+            return simple, None
+        from tracklayer.jax.packing import fetch
+
+        names = tuple(scalars)
+        with suppress(UnsupportedValueError):  # the long way says what is wrong with which
+            return RichValues(simple, names, fetch(list(scalars.values()), len(names), names)), None
     row = _Row()
     row.take(values, "")
     here, departure = row.here, row.departure
@@ -39,6 +50,21 @@ def snapshot(
     for key, arrays in arriving.items():
         here[key] = Landing(row.on_device[key], arrays)
     return RichValues(here, tuple(departure.scalars), shipment), problem(row.refused)
+
+
+def _is_simple(values: Mapping[Any, Any], prefix: str, here: dict[str, Any], scalars: dict[str, Any]) -> bool:
+    """Sort values, if all are Python numbers and jax arrays under keys that are strings; else stop."""
+    for name, value in values.items():
+        kind = value.__class__
+        if name.__class__ is not str:
+            return False
+        if kind in _array_types:
+            scalars[prefix + name] = value
+        elif kind in SCALAR_TYPES:
+            here[prefix + name] = value
+        elif kind is not dict or not _is_simple(value, f"{prefix}{name}/", here, scalars):
+            return False
+    return True
 
 
 def problem(refused: Sequence[str]) -> UnsupportedValueError | None:
@@ -108,14 +134,11 @@ class _Row:
 
     def take(self, values: Mapping[Any, Any], prefix: str) -> None:
         """Sort values, under keys that begin with the prefix."""
-        here, scalars = self.here, self.departure.scalars
+        here = self.here
         for name, value in values.items():
-            kind = value.__class__
             if not isinstance(name, str):
                 self.refused.append(f"key {name!r} is of type {type(name).__name__}, and must be a string")
-            elif kind in _array_types:
-                scalars[prefix + name] = value
-            elif kind in SCALAR_TYPES:
+            elif value.__class__ in SCALAR_TYPES:
                 here[prefix + name] = value
             elif is_branch(value):
                 self.take(value, f"{prefix}{name}/")

@@ -24,6 +24,7 @@ from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec, Sharding,
 
 from tracklayer.errors import UnsupportedValueError
 from tracklayer.jax.compiling import compiled
+from tracklayer.jax.packing import local
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -68,18 +69,18 @@ def describe(arrays: Sequence[jax.Array], description: Description) -> jax.Array
     """
     if any(isinstance(array, jax.core.Tracer) for array in arrays):
         return _traced(arrays, description)
-    local = [_local(array) for array in arrays]
-    key = (description, tuple([(array.aval, array.sharding) for array in local]))
+    arrays = [local(array) for array in arrays]
+    key = (description, tuple([(array.aval, array.sharding) for array in arrays]))
     plan = _plans.get(key)
     if plan is None:
         if len(_plans) >= _MAX_PLANS:
             _plans.clear()
-        plan = _plans[key] = _Plan(local, description)
+        plan = _plans[key] = _Plan(arrays, description)
     try:
         if not jax.config.jax_disable_jit:  # type: ignore[attr-defined] # pyright: ignore[reportAttributeAccessIssue]
-            return plan.run(local)
+            return plan.run(arrays)
         with jax.disable_jit(False):  # noqa: FBT003 - jax's way; it is to debug the caller's functions, not ours
-            return plan.run(local)
+            return plan.run(arrays)
     except RuntimeError as error:
         msg = f"the array was deleted before it was logged: {error}"
         raise UnsupportedValueError(msg) from error
@@ -221,21 +222,6 @@ def _on_one_device(array: jax.Array) -> jax.Array:
     if array.sharding.__class__ is SingleDeviceSharding:
         return array
     return array.addressable_shards[0].data
-
-
-def _local(array: jax.Array) -> jax.Array:
-    """Return an array as this process can read it: one copy, where each device has one."""
-    if array.sharding.__class__ is SingleDeviceSharding:
-        return array
-    if array.is_fully_replicated and array.addressable_shards:
-        return array.addressable_shards[0].data
-    if not array.is_fully_addressable:
-        msg = (
-            "its content is spread over several processes, and no call of ours waits for the others: make it "
-            "inside the jitted function that every process runs, and log what that returns"
-        )
-        raise UnsupportedValueError(msg)
-    return array
 
 
 _plans: dict[Any, _Plan] = {}
