@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from sklearn.datasets import load_digits
 from sklearn.model_selection import train_test_split
@@ -72,16 +73,16 @@ def main() -> None:
         )
         run.log_series(metrics)
 
-    accuracy = tracklayer.open_store().run(run.id).metric("accuracy")  # value: (steps, seeds)
-    mean, spread = accuracy.value.mean(axis=1), accuracy.value.std(axis=1)
+    # tracklayer.open_store().run(run.id).metric("accuracy").value is the same array, at any later time
+    accuracy = np.asarray(metrics["accuracy"])  # (steps, seeds)
+    mean, spread = accuracy.mean(axis=1), accuracy.std(axis=1)
     print(f"run {run.id}: validation accuracy over {CONFIG['seeds']} seeds, mean and one standard deviation")
-    for at in range(0, len(accuracy), 25):
+    for at in [*range(0, len(accuracy), 25), len(accuracy) - 1]:
         low, middle, high = (
             round(60 * level) for level in (mean[at] - spread[at], mean[at], mean[at] + spread[at])
         )
         band = "".join("o" if x == middle else "-" if low <= x <= high else " " for x in range(61))
-        print(f"step {accuracy.step[at]:4}  {band}  {mean[at]:.3f} ± {spread[at]:.3f}")
-    print(f"step {accuracy.step[-1]:4}  {mean[-1]:.3f} ± {spread[-1]:.3f}")
+        print(f"step {at:4}  {band}  {mean[at]:.3f} ± {spread[at]:.3f}")
 
 
 if __name__ == "__main__":

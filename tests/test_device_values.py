@@ -205,6 +205,29 @@ def test_weak_types_and_order_compile_nothing_new(run: ActiveRun) -> None:
     assert compiled() == before
 
 
+def test_the_same_keys_may_come_with_other_arrays(run: ActiveRun) -> None:
+    everywhere = NamedSharding(jax.make_mesh((8,), ("data",)), PartitionSpec())
+    for value in (
+        jnp.float32(1.5),
+        jnp.int32(2),
+        jnp.array([3.5]),
+        jax.device_put(jnp.float32(4.5), jax.devices()[5]),
+        jax.device_put(jnp.float32(5.5), everywhere),
+        jnp.array(True),
+        6.5,
+        jnp.float32(7.5),
+    ):
+        run.log({"x": value, "y": jnp.float32(0)})
+    assert recorded(run)["x"] == [1.5, 2, 3.5, 4.5, 5.5, 1, 6.5, 7.5]
+
+
+def test_disabled_jit_changes_nothing(run: ActiveRun) -> None:
+    with jax.disable_jit():
+        for step in range(3):
+            run.log({"x": jnp.float32(step), "n": jnp.int32(step)})
+    assert recorded(run) == {"x": [0.0, 1.0, 2.0], "n": [0, 1, 2]}
+
+
 def test_scalars_of_several_devices_are_fetched(run: ActiveRun) -> None:
     mesh = jax.make_mesh((8,), ("data",))
     everywhere = jax.device_put(jnp.float32(1), NamedSharding(mesh, PartitionSpec()))

@@ -1,4 +1,4 @@
-"""The main job: a Flax model trained on real images, recorded by each backend with one variable changed."""
+"""The examples: Flax and JAX trained on real images, recorded by each backend with one variable changed."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from wandb_server import WandbServer
 
 pytestmark = pytest.mark.slow
 
-DIGITS = Path(__file__).parents[1] / "examples" / "digits.py"
+EXAMPLES = Path(__file__).parents[1] / "examples"
 TRAIN_KEYS = {"train/loss", "train/accuracy", "train/grad_norm", "train/param_norm", "learning_rate"}
 VALIDATION_KEYS = {"epoch", "val/loss", "val/accuracy"}
 STEPS = list(range(330))
@@ -34,21 +34,25 @@ def server() -> Iterator[WandbServer]:
         yield server
 
 
-def train(backend: str, folder: Path, server: WandbServer) -> str:
-    """Run the example; return the run's id."""
+def run_example(name: str, backend: str, folder: Path, server: WandbServer | None = None) -> str:
+    """Run an example without a word on stderr; return what it printed."""
     environment = {
         **os.environ,
-        **server.environment(folder / "home"),
+        **(server.environment(folder / "home") if server else {}),
         "TRACKLAYER_BACKEND": backend,
         "TRACKLAYER_DIR": str(folder / "store"),
     }
-    done = subprocess.run(
-        [sys.executable, str(DIGITS)], env=environment, capture_output=True, text=True, check=False
-    )
-    assert done.returncode == 0, done.stderr
-    assert done.stderr == ""
-    found = re.search(r"run (\w+): best validation accuracy ([\d.]+)%", done.stdout)
-    assert found is not None, done.stdout
+    command = [sys.executable, str(EXAMPLES / name)]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+    return done.stdout
+
+
+def train(backend: str, folder: Path, server: WandbServer) -> str:
+    """Run the main job; return the run's id."""
+    printed = run_example("digits.py", backend, folder, server)
+    found = re.search(r"run (\w+): best validation accuracy ([\d.]+)%", printed)
+    assert found is not None, printed
     assert float(found[2]) >= 97.0
     return found[1]
 
@@ -133,3 +137,29 @@ def test_the_offline_run_is_pushed_by_the_real_client(
     assert report.outcome == "sent", report
     check(in_sqlite(tmp_path, run_id), in_wandb(server, run_id))
     assert push(store.run(run_id), registry.load("wandb"), store.path).outcome == "unchanged"
+
+
+def test_an_epoch_in_one_scan_is_recorded_step_by_step(tmp_path: Path) -> None:
+    printed = run_example("scan_epoch.py", "sqlite,tensorboard", tmp_path)
+    found = re.search(r"run (\w+): validation accuracy ([\d.]+)% after 440 steps", printed)
+    assert found is not None, printed
+    assert float(found[2]) >= 96.0
+    reader = tracklayer.open_store(tmp_path / "store").run(found[1])
+    assert reader.metric("train/loss").step.tolist() == list(range(440))
+    norm, inside = reader.metric("train/grads/norm").value, reader.metric("train/optimizer/grad_norm").value
+    np.testing.assert_allclose(norm, inside, rtol=1e-5)
+    assert reader.metric("val/accuracy").step.tolist() == list(range(21, 440, 22))
+    shown = tensorboard_oracle.read(tmp_path / "store" / "tensorboard" / "scan" / found[1])
+    assert [step for step, _ in shown.steps("train/loss")] == list(range(440))
+    assert sum(tag.startswith("weights/") for tag in shown.histograms) == 4
+
+
+def test_seeds_that_train_at_once_are_a_band(tmp_path: Path) -> None:
+    printed = run_example("vmapped_seeds.py", "sqlite", tmp_path)
+    found = re.search(r"run (\w+): validation accuracy over 8 seeds", printed)
+    assert found is not None, printed
+    accuracy = tracklayer.open_store(tmp_path / "store").run(found[1]).metric("accuracy")
+    assert accuracy.value.shape == (400, 8)
+    assert (accuracy.value[-1] > 0.93).all()
+    assert len(np.unique(accuracy.value[5])) > 1  # the seeds differ
+    assert len(printed.splitlines()) == 18

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import inspect
 import pkgutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -93,3 +95,22 @@ def test_the_error_tree_is_drawn_as_it_is() -> None:
 @pytest.mark.parametrize("name", sorted(NAMES - {"run", "config", "summary"}))
 def test_every_public_object_has_a_docstring(name: str) -> None:
     assert inspect.getdoc(getattr(tracklayer, name))
+
+
+def test_the_names_for_jax_are_these() -> None:
+    assert set(tracklayer.jax.__all__) == {
+        "MonitorState",
+        "TreeHistograms",
+        "TreeStats",
+        "histograms",
+        "log",
+        "monitor",
+        "optimizer_metrics",
+        "stats",
+    }
+    assert all(inspect.getdoc(getattr(tracklayer.jax, name)) for name in tracklayer.jax.__all__)
+
+
+def test_jax_is_imported_when_it_is_asked_for() -> None:
+    code = "import sys, tracklayer; assert 'jax' not in sys.modules; tracklayer.jax.stats"
+    subprocess.run([sys.executable, "-c", code], check=True)

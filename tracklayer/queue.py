@@ -236,7 +236,7 @@ class Queue:
         while self._usable:
             if self._finished.wait(min(0.2, deadline - monotonic())):
                 break
-            if self._awaits_device or (not self._hosted and self._commits != progress):
+            if not self._hosted and (self._awaits_device or self._commits != progress):
                 progress, deadline = self._commits, monotonic() + self._finish_timeout
             if monotonic() >= deadline:
                 self._give_up()

@@ -112,7 +112,7 @@ def fetch(arrays: Sequence[jax.Array], scalars: int, names: tuple[str, ...] = ()
         try:
             return dispatch.start(arrays)
         except (TypeError, ValueError):  # other dtypes, shapes or places than the last time
-            del _usual[names]
+            _usual.pop(names, None)
     local_arrays = [local(array) for array in arrays]
     key = (scalars, *[(array.aval, array.sharding) for array in local_arrays])
     plan = _plans.get(key)
