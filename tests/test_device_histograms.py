@@ -25,6 +25,8 @@ from tracklayer.jax.histogramming import TreeHistograms, histograms
 from tracklayer.jax.measuring import stats
 from tracklayer.values import Bins, Histogram, bin_range
 
+pytestmark = pytest.mark.slow  # each dtype and shape is compiled
+
 RANDOM = np.random.default_rng(0)
 TINY = np.float32(1e-45)  # the smallest that float32 holds
 
@@ -143,7 +145,6 @@ def test_counts_are_exact_beyond_what_float32_can_count() -> None:
     assert bins.total == bins.sum_of_squares - 6 == size + 2
 
 
-@pytest.mark.slow
 def test_sums_of_many_elements_do_not_drift() -> None:
     array = np.random.default_rng(1).uniform(0.1, 0.2, size=40_000_000).astype(np.float32)
     bins = Histogram(jnp.asarray(array)).bins

@@ -19,7 +19,7 @@ from jax.sharding import NamedSharding, PartitionSpec
 
 import tracklayer
 from tracklayer import ActiveRun
-from tracklayer.jax import packing
+from tracklayer.jax import fetching
 
 DTYPES = [
     "bool", "int2", "int4", "uint4", "int8", "uint8", "int16", "uint16", "int32", "uint32",
@@ -181,13 +181,13 @@ def test_nan_is_a_value_under_debug_nans(run: ActiveRun) -> None:
 
 
 def compiled() -> int:
-    return len(packing._executables)
+    return len(fetching._executables)
 
 
 def test_other_keys_and_other_counts_compile_few_variants(run: ActiveRun) -> None:
     values = [jnp.float32(number) for number in range(16)]
-    packing._executables.clear()
-    packing._plans.clear()
+    fetching._executables.clear()
+    fetching._plans.clear()
     for count in range(1, 17):
         run.log({f"{count} of {number}": values[number] for number in range(count)})
     assert compiled() == 5  # 1, 2, 4, 8, 16
@@ -339,13 +339,13 @@ def test_what_is_no_scalar_is_refused_by_name(run: ActiveRun, value: jax.Array, 
 
 def test_one_snapshot_serves_all_backends(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     dispatches: list[int] = []
-    start = packing._Packing.start
+    start = fetching._Packing.start
 
     def counted(self: Any, arrays: Any) -> Any:
         dispatches.append(len(arrays))
         return start(self, arrays)
 
-    monkeypatch.setattr(packing._Packing, "start", counted)
+    monkeypatch.setattr(fetching._Packing, "start", counted)
     with tracklayer.init(dir=tmp_path, backend="sqlite,tensorboard") as run:
         for step in range(10):
             run.log({"a": jnp.float32(step), "b": jnp.int32(step), "c": jnp.bfloat16(step)}, step=step)

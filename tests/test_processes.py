@@ -24,6 +24,8 @@ from tracklayer import agreeing
 from tracklayer.errors import UsageError
 from tracklayer.reading import RunReader
 
+pytestmark = pytest.mark.slow  # two processes start, and wait for one another
+
 PROGRAM = """
 import json, logging, os, sys, time, traceback
 address, index = sys.argv[1], int(sys.argv[2])
@@ -516,7 +518,6 @@ def test_a_first_process_that_is_stopped_leaves_none_waiting(pair: Pair) -> None
     assert pair.hear_warnings(0) == []
 
 
-@pytest.mark.slow
 def test_a_first_process_that_is_killed_leaves_its_record_and_none_that_hangs(tmp_path: Path) -> None:
     with two_processes(tmp_path) as pair:
         pair.both("import builtins; builtins.run = tracklayer.init(id='r'); run.log({'x': 1}); run.flush()")
@@ -530,7 +531,6 @@ def test_a_first_process_that_is_killed_leaves_its_record_and_none_that_hangs(tm
         assert [row.values for row in run.rows()] == [{"x": 1}]
 
 
-@pytest.mark.slow
 def test_a_forked_child_records_a_run_of_its_own_as_ever(tmp_path: Path) -> None:
     with two_processes(tmp_path) as pair:
         pair.both("said = tracklayer.init('p').id; tracklayer.finish()")

@@ -17,6 +17,7 @@ README = (ROOT / "README.md").read_text()
 EXAMPLES = re.findall(r"<!-- example -->\n```python\n(.*?)```", README, re.DOTALL)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("code", EXAMPLES, ids=[f"example {n}" for n in range(1, len(EXAMPLES) + 1)])
 def test_an_example_runs_without_a_word_on_stderr(code: str, tmp_path: Path) -> None:
     done = subprocess.run(

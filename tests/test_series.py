@@ -19,7 +19,7 @@ import tensorboard_oracle
 import tracklayer
 from tracklayer import ActiveRun
 from tracklayer.cli import main
-from tracklayer.jax import packing
+from tracklayer.jax import fetching
 from tracklayer.reading import Row, RunReader
 from tracklayer.seeds import seed_key, split_seed
 
@@ -58,13 +58,13 @@ def test_a_scan_is_recorded_as_if_logged_one_by_one(run: ActiveRun, tmp_path: Pa
 
 def test_one_dispatch_takes_all_of_it(run: ActiveRun, monkeypatch: pytest.MonkeyPatch) -> None:
     dispatches: list[int] = []
-    start = packing._Packing.start
+    start = fetching._Packing.start
 
     def counted(self: Any, arrays: Any) -> Any:
         dispatches.append(len(arrays))
         return start(self, arrays)
 
-    monkeypatch.setattr(packing._Packing, "start", counted)
+    monkeypatch.setattr(fetching._Packing, "start", counted)
     run.log_series({"a": jnp.arange(9.0), "b": jnp.arange(9), "c": jnp.zeros((9, 3), jnp.bfloat16)})
     assert dispatches == [3]
     assert len(rows_of(run)) == 9

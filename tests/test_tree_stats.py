@@ -26,6 +26,8 @@ from tracklayer.jax.histogramming import histograms
 from tracklayer.jax.measuring import FIGURES, TreeStats, measured_as, stats
 from tracklayer.jax.trees import leaves
 
+pytestmark = pytest.mark.slow  # each dtype and shape is compiled
+
 RANDOM = np.random.default_rng(0)
 
 CASES: dict[str, NDArray[Any]] = {

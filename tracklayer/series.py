@@ -57,7 +57,7 @@ class _Columns:
 
     def take_steps(self, steps: Any) -> None:
         if is_jax_array(steps):
-            from tracklayer.jax.packing import check_array
+            from tracklayer.jax.fetching import check_array
 
             check_array(steps)
             self.departure.others[_STEPS] = [steps]
@@ -107,7 +107,7 @@ class _Columns:
             raise UnsupportedValueError(msg)
         self._check_length(value)
         if is_jax_array(value):
-            from tracklayer.jax.packing import check_array
+            from tracklayer.jax.fetching import check_array
 
             check_array(value)
             self.departure.others[key] = [value]

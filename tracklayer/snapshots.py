@@ -35,7 +35,7 @@ def snapshot(
     if _is_simple(values, "", simple, scalars):  # a short way for what is logged each step
         if not scalars:
             return simple, None
-        from tracklayer.jax.packing import fetch
+        from tracklayer.jax.fetching import fetch
 
         names = tuple(scalars)
         with suppress(UnsupportedValueError):  # the long way says what is wrong with which
@@ -86,7 +86,7 @@ class Departure:
 
     def start(self, refused: list[str]) -> tuple[Shipment | None, dict[str, list[Arriving]]]:
         """Send all that can be sent; return it, and where in it the others are."""
-        from tracklayer.jax.packing import fetch
+        from tracklayer.jax.fetching import fetch
 
         places: dict[int, int] = {}  # the same array is sent once, however many keys share it
         arrays = list(self.scalars.values())
@@ -109,7 +109,7 @@ class Departure:
         return shipment, arriving
 
     def _leave_out_what_cannot_go(self, refused: list[str]) -> bool:
-        from tracklayer.jax.packing import fetch
+        from tracklayer.jax.fetching import fetch
 
         before = len(refused)
         for key, arrays in [*((key, [a]) for key, a in self.scalars.items()), *self.others.items()]:
@@ -150,7 +150,7 @@ class _Row:
 
     def _take_any(self, key: str, value: Any) -> None:
         if is_jax_array(value):
-            from tracklayer.jax.packing import check_scalar
+            from tracklayer.jax.fetching import check_scalar
 
             check_scalar(value)
             _array_types.add(value.__class__)

@@ -24,7 +24,7 @@ from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec, Sharding,
 
 from tracklayer.errors import UnsupportedValueError
 from tracklayer.jax.compiling import compiled
-from tracklayer.jax.packing import local
+from tracklayer.jax.fetching import local
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
