@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 LIMIT = 60
 """Seconds after which a client counts as hung."""
 
+pytestmark = pytest.mark.slow  # the real client, and its waits
+
 
 @pytest.fixture
 def server() -> Iterator[WandbServer]:
