@@ -263,7 +263,7 @@ def test_the_rest_of_a_row_is_recorded_before_an_error_names_the_key(
 
 
 def test_several_bad_values_are_all_named(run: ActiveRun) -> None:
-    with pytest.raises(UnsupportedValueError, match="'a'.*'b'.*The rest of the row is recorded"):
+    with pytest.raises(UnsupportedValueError, match="'a'.*'b'.*The rest is recorded"):
         run.log({"a": None, "x": 1, "b": [1]})
     assert rows(run) == {0: {"x": 1}}
 

@@ -210,4 +210,4 @@ def _array(column: NDArray[Any] | Arriving) -> NDArray[Any]:
 def _report_failed(failed: Mapping[str, Exception], report: Report) -> None:
     keys = ", ".join(map(repr, failed))
     error = next(iter(failed.values()))
-    report("device", f"{keys} could not be fetched: {error}. The rest of the row is recorded")
+    report("device", f"{keys} could not be fetched: {error}. The rest is recorded")

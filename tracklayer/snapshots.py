@@ -71,7 +71,7 @@ def problem(refused: Sequence[str]) -> UnsupportedValueError | None:
     """Return the error about what was refused, if anything was."""
     if not refused:
         return None
-    return UnsupportedValueError("; ".join(refused) + ". The rest of the row is recorded")
+    return UnsupportedValueError("; ".join(refused) + ". The rest is recorded")
 
 
 @final
@@ -205,5 +205,8 @@ def _loggable(value: Any) -> Any:
             )
             raise UnsupportedValueError(msg)
         return python_numbers(real_numbers(array))[0]
-    msg = f"cannot log a {type(value).__module__}.{type(value).__qualname__}"
+    msg = (
+        f"cannot log a {type(value).__module__}.{type(value).__qualname__}; log a number, a string, "
+        "tracklayer.Histogram(values), or with log_series one number a step"
+    )
     raise UnsupportedValueError(msg)
