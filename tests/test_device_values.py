@@ -18,6 +18,7 @@ from flax import nnx
 from jax.sharding import NamedSharding, PartitionSpec
 
 import tracklayer
+from machine import Machine
 from tracklayer import ActiveRun
 from tracklayer.jax import fetching
 
@@ -257,6 +258,34 @@ def test_a_replicated_scalar_that_is_donated_is_kept(run: ActiveRun) -> None:
         run.log({"count": count}, step=step)
         count = train_step(count)
     assert recorded(run)["count"] == list(range(100))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("devices", [2, 8])
+def test_a_loop_of_collectives_on_cpu_devices_is_never_stuck(tmp_path: Path, devices: int) -> None:
+    # JAX is, where anything is dispatched between two of its programs
+    script = """
+        import jax, jax.numpy as jnp, numpy as np, tracklayer
+        from functools import partial
+        from jax.sharding import NamedSharding, PartitionSpec
+
+        mesh = jax.make_mesh((len(jax.devices()),), ("data",))
+        inputs = jax.device_put(np.ones((8, 3), np.float32), NamedSharding(mesh, PartitionSpec("data")))
+        weights = jax.device_put(np.zeros(3, np.float32), NamedSharding(mesh, PartitionSpec()))
+
+        @partial(jax.jit, donate_argnums=0)
+        def step(weights):
+            value, slope = jax.value_and_grad(lambda w: jnp.mean((inputs @ w - 1) ** 2))(weights)
+            return weights - 0.1 * slope, value
+
+        with tracklayer.init(id="r") as run:
+            for _ in range(1000):
+                weights, value = step(weights)
+                run.log({"loss": value})
+        """
+    flags = f"--xla_force_host_platform_device_count={devices}"
+    Machine(tmp_path).run(script, JAX_PLATFORMS="cpu", XLA_FLAGS=flags).well()
+    assert len(tracklayer.open_store(tmp_path / "store").run("r").metric("loss")) == 1000
 
 
 def test_a_value_from_outside_is_logged_while_something_is_traced(run: ActiveRun) -> None:

@@ -1,4 +1,4 @@
-"""Taking arrays off their devices: one small dispatch and one transfer a call, and never a wait.
+"""Taking arrays off their devices: one small dispatch and one transfer a call, and no wait on an accelerator.
 
 At the call, one compiled function packs the arrays into a new one, and its transfer to the host is started;
 whoever needs the values reads them when they are there.  The new buffer is ours: a step that donates the
@@ -374,17 +374,30 @@ the loop that it serves take turns at each array: so the loop drops them, as it 
 def local(array: jax.Array) -> jax.Array:
     """Return an array as this process can read it: one copy, where each device has one.
 
+    On several CPU devices, it waits until that is computed.  There, JAX runs whatever a program dispatches in
+    one pool with as many threads as the machine has cores, and the parts of a collective block theirs until
+    all of them have one: anything that comes between two such programs, even an array that is kept, can leave
+    them waiting for ever.  A loop that waits for each value never gets there.
+
     Raises:
         UnsupportedValueError: it is spread over several processes, or none of it is in this one.
     """
     if array.sharding.__class__ is SingleDeviceSharding or isinstance(array, jax.core.Tracer):
         return array
     if array.is_fully_replicated and array.addressable_shards:
-        return array.addressable_shards[0].data
+        return _awaited_on_cpus(array, array.addressable_shards[0].data)
     if not array.is_fully_addressable:
         msg = (
             "its content is spread over several processes, and no call of ours waits for the others: reduce "
             "it inside the jitted function that every process runs, and log what that returns"
         )
         raise UnsupportedValueError(msg)
-    return array
+    return _awaited_on_cpus(array, array)
+
+
+def _awaited_on_cpus(array: jax.Array, part: jax.Array) -> jax.Array:
+    devices = array.sharding.device_set
+    if len(devices) > 1 and next(iter(devices)).platform == "cpu":
+        with suppress(RuntimeError):  # it was deleted, or failed: whoever reads it says so
+            part.block_until_ready()
+    return part
