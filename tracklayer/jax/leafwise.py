@@ -61,7 +61,8 @@ class Description(Hashable, Protocol):
 def describe(arrays: Sequence[jax.Array], description: Description) -> jax.Array:
     """Return the description of arrays, as an array on one device; traced, where one of them is.
 
-    Never waits, but for arrays on several CPU devices (see `fetching.local`).  The arrays' content is that at the call, whatever is done with them afterwards.
+    Never waits, but for arrays on several CPU devices (see `fetching.local`).  The arrays' content is that
+    at the call, whatever is done with them afterwards.
 
     Raises:
         UnsupportedValueError: one was deleted (its buffer was donated before this call), or its content is
