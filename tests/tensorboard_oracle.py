@@ -25,12 +25,16 @@ with warnings.catch_warnings():
     from tensorboard.backend.event_processing.plugin_event_multiplexer import EventMultiplexer
     from tensorboard.context import RequestContext
     from tensorboard.data import server_ingester
+    from tensorboard.data.provider import RunTagFilter
+    from tensorboard.plugins.audio.audio_plugin import AudioPlugin
     from tensorboard.plugins.base_plugin import TBContext
     from tensorboard.plugins.distribution.compressor import compress_histogram
     from tensorboard.plugins.hparams import api_pb2, get_experiment, list_session_groups
     from tensorboard.plugins.hparams.backend_context import Context
+    from tensorboard.plugins.image.images_plugin import ImagesPlugin
     from tensorboard.plugins.text.text_plugin import text_array_to_html
     from tensorboard.util import grpc_util
+    from werkzeug.test import Client
 
 NoDataServerError = server_ingester.NoDataServerError
 """Raised by `data_server` where the default loader has no binary for this platform."""
@@ -39,6 +43,7 @@ _ALL = 10**9  # points a series: no sampling
 _EXPERIMENT = ""
 _PATIENCE = 20.0  # seconds for the data server to start and to load
 _PLUGINS = ("scalars", "histograms", "text", "hparams")
+_BLOB_PLUGINS = ("images", "audio")
 
 
 class Point(NamedTuple):
@@ -67,6 +72,23 @@ class HistogramPoint(NamedTuple):
         return [(float(point), float(value)) for point, value in compress_histogram(self.buckets)]
 
 
+class File(NamedTuple):
+    """What a browser gets for one picture or sound."""
+
+    content_type: str
+    content: bytes
+
+
+class Files(NamedTuple):
+    """The pictures or sounds of a step: the samples that TensorBoard shows beside each other."""
+
+    step: int
+    wall_time: float
+    samples: list[File]
+    size: tuple[int, int] | None
+    """The width and height of the pictures."""
+
+
 @final
 @dataclass(frozen=True)
 class Session:
@@ -85,6 +107,8 @@ class Shown:
     scalars: Mapping[str, list[Point]]
     histograms: Mapping[str, list[HistogramPoint]]
     texts: Mapping[str, list[Point]]
+    images: Mapping[str, list[Files]]
+    sounds: Mapping[str, list[Files]]
     session: Session | None
 
     def steps(self, tag: str) -> list[tuple[int, float]]:
@@ -174,7 +198,7 @@ def _running_data_server(folder: Path) -> Iterator[Any]:
     binary = server_ingester.get_server_binary().path
     with tempfile.TemporaryDirectory() as temporary:
         port_file = Path(temporary) / "port"
-        everything = ",".join(f"{plugin}=all" for plugin in _PLUGINS)
+        everything = ",".join(f"{plugin}=all" for plugin in (*_PLUGINS, *_BLOB_PLUGINS))
         options = ("--reload=once", "--port=0", f"--samples-per-plugin={everything}")
         with subprocess.Popen(
             [binary, f"--logdir={folder}", f"--port-file={port_file}", *options]
@@ -206,6 +230,10 @@ def _tags_by_run(provider: Any) -> dict[str, set[str]]:
         series = provider.list_scalars if plugin == "scalars" else provider.list_tensors
         for run, tags in series(context, experiment_id=_EXPERIMENT, plugin_name=plugin).items():
             found.setdefault(run, set()).update(tags)
+    for plugin in _BLOB_PLUGINS:
+        blobs = provider.list_blob_sequences(context, experiment_id=_EXPERIMENT, plugin_name=plugin)
+        for run, tags in blobs.items():
+            found.setdefault(run, set()).update(tags)
     return found
 
 
@@ -218,6 +246,8 @@ def _read_all(provider: Any) -> dict[str, Shown]:
     scalars = series(provider.read_scalars, "scalars")
     histograms = series(provider.read_tensors, "histograms")
     texts = series(provider.read_tensors, "text")
+    images = _files(provider, ImagesPlugin, "/images", "/individualImage")
+    sounds = _files(provider, AudioPlugin, "/audio", "/individualAudio")
     sessions = _sessions(provider, context)
     return {
         run: Shown(
@@ -235,10 +265,53 @@ def _read_all(provider: Any) -> dict[str, Shown]:
                 tag: [Point(p.step, p.wall_time, p.numpy.item().decode()) for p in points]
                 for tag, points in texts.get(run, {}).items()
             },
+            images.get(run, {}),
+            sounds.get(run, {}),
             sessions.get(run),
         )
         for run in _tags_by_run(provider)
     }
+
+
+def _files(provider: Any, plugin: Any, list_route: str, file_route: str) -> dict[str, dict[str, list[Files]]]:
+    """Return the files of a plugin's tab, by run and tag, as its page gets them."""
+    name = plugin.plugin_name
+    routes = plugin(TBContext(data_provider=provider, sampling_hints={name: _ALL})).get_plugin_apps()
+
+    def get(route: str, query: Any = None) -> Any:
+        response = Client(routes[route]).get(route, query_string=query)
+        assert response.status_code == 200, response.text
+        return response
+
+    found: dict[str, dict[str, list[Files]]] = {}
+    for run, tags in get("/tags").json.items():
+        for tag, about in tags.items():
+            steps = {
+                datum.step: Files(datum.step, datum.wall_time, [], _size(provider, name, datum))
+                for datum in _blobs(provider, name, run, tag)
+            }
+            for sample in range(about["samples"]):
+                for shown in get(list_route, {"run": run, "tag": tag, "sample": sample}).json:
+                    assert shown["wall_time"] == steps[shown["step"]].wall_time
+                    response = get(file_route, shown["query"])
+                    steps[shown["step"]].samples.append(File(response.mimetype, response.data))
+            found.setdefault(run, {})[tag] = list(steps.values())
+    return found
+
+
+def _blobs(provider: Any, plugin: str, run: str, tag: str) -> Any:
+    only = RunTagFilter(runs=[run], tags=[tag])
+    read = provider.read_blob_sequences(
+        RequestContext(), experiment_id=_EXPERIMENT, plugin_name=plugin, downsample=_ALL, run_tag_filter=only
+    )
+    return read[run][tag]
+
+
+def _size(provider: Any, plugin: str, datum: Any) -> tuple[int, int] | None:
+    if plugin != "images":
+        return None
+    width, height = (provider.read_blob(RequestContext(), blob_key=v.blob_key) for v in datum.values[:2])
+    return int(width), int(height)
 
 
 def _sessions(provider: Any, context: RequestContext) -> dict[str, Session]:

@@ -20,9 +20,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 import pytest
-from click.testing import CliRunner, Result
 
 import tracklayer
+from program import cli, on_a_terminal, read_json
 from tracklayer import registry
 from tracklayer.cli import main
 from tracklayer.ledger import Ledger
@@ -54,22 +54,6 @@ def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     folder = tmp_path / "store"
     monkeypatch.setenv("TRACKLAYER_DIR", str(folder))
     return folder
-
-
-def cli(*arguments: str | Path, expect: int = 0) -> Result:
-    """Run the program; an exception that is not an exit code fails the test."""
-    result = CliRunner().invoke(main, [str(a) for a in arguments], catch_exceptions=False)
-    assert result.exit_code == expect, result.output
-    return result
-
-
-def read_json(*arguments: str | Path, expect: int = 0) -> Any:
-    """Run the program; parse its output as a strict parser would."""
-
-    def refuse(word: str) -> None:
-        pytest.fail(f"{word} is no JSON")
-
-    return json.loads(cli(*arguments, "--json", expect=expect).stdout, parse_constant=refuse)
 
 
 def record(store: Path, rows: Mapping[int, Mapping[str, Any]] | None = None, **arguments: Any) -> str:
@@ -137,7 +121,7 @@ def commands() -> dict[str, click.Command]:
 
 
 def test_every_command_and_every_option_has_help() -> None:
-    assert set(commands()) == {"runs", "show", "push", "export", "backends", "recover"}
+    assert set(commands()) == {"runs", "show", "media", "push", "export", "backends", "recover"}
     for name, command in [("tracklayer", main), *commands().items()]:
         assert command.help, name
         for parameter in command.params:
@@ -164,7 +148,7 @@ import sys
 from tracklayer.cli import main
 for argument in ("--version", "--help"):
     main([argument], standalone_mode=False)
-print(sorted({"sqlalchemy", "rich", "numpy", "wandb", "tensorboardX"} & set(sys.modules)))
+print(sorted({"sqlalchemy", "rich", "numpy", "wandb", "tensorboardX", "plotille"} & set(sys.modules)))
 """
     with child(code) as process:
         output, _ = process.communicate()
@@ -444,7 +428,10 @@ def test_show_as_json_is_complete_and_strict(rich_run: str, store: Path) -> None
         "up": (1, 7, "Infinity"),
         "down": (1, 7, "-Infinity"),
     }
-    assert set(shown["other_keys"]) == {"note", "grads"}
+    assert [(entry["key"], entry["kinds"], entry["steps"]) for entry in shown["media"]] == [
+        ("note", ["text"], 1),
+        ("grads", ["histogram"], 1),
+    ]
     assert [rule["pattern"] for rule in shown["metric_rules"]] == ["loss"]
     [segment] = shown["segments"]
     assert segment["pid"] == os.getpid()
@@ -467,7 +454,7 @@ def test_show_for_people_has_every_part(rich_run: str) -> None:
         r"    layers: \[1, 2\]",
         r"loss +2 +7 +NaN",
         rf"steps +1 +3 +{1 << 62}",
-        r"  note",
+        r"note +text +1 +3 +3 +- +-",
         rf"weights +model +weights.bin +2 +{hashlib.sha256(bytes([0, 1])).hexdigest()}",
     ):
         assert re.search(rf"^{line}$", shown, re.MULTILINE), line
@@ -501,24 +488,6 @@ def test_output_that_cannot_be_encoded_is_escaped(store: Path) -> None:
 
 
 # -- on a terminal --------------------------------------------------------------------------------
-
-
-def on_a_terminal(*arguments: str, columns: int = 80) -> str:
-    """Run the program on a terminal; return what it wrote there."""
-    controller, terminal = pty.openpty()
-    environment = {**os.environ, "COLUMNS": str(columns), "LINES": "40", "TERM": "xterm-256color"}
-    command = [sys.executable, "-m", "tracklayer", *arguments]
-    with subprocess.Popen(
-        command, stdin=terminal, stdout=terminal, stderr=terminal, env=environment
-    ) as process:
-        os.close(terminal)
-        written = b""
-        with contextlib.suppress(OSError):  # Linux: the terminal is closed
-            while chunk := os.read(controller, 65536):
-                written += chunk
-        os.close(controller)
-        assert process.wait() == 0, written
-    return written.decode()
 
 
 def test_a_terminal_gets_tables_that_fold_and_lose_nothing(store: Path) -> None:

@@ -565,7 +565,7 @@ def assert_others_stay_readable(store: Path) -> str:
         return ""
     assert [(run.name, run.path.name) for run in unreadable] == [("damaged", "damaged.sqlite")]
     with pytest.raises(StoreError):
-        found.run("damaged")
+        found.run("damaged").info  # noqa: B018 - reads more of it
     assert found.run("good").summary == {"x": 1}
     return str(unreadable[0].error)
 
@@ -704,8 +704,8 @@ def test_an_older_version_is_read_in_a_copy_and_migrated_when_it_is_continued(
             connection.close()
 
     before = file.read_bytes()
-    monkeypatch.setattr(schema, "MIGRATIONS", [moves_notes, upper])
-    assert schema.current_version() == 3
+    monkeypatch.setattr(schema, "MIGRATIONS", [*schema.MIGRATIONS, moves_notes, upper])
+    assert schema.current_version() == 4
     assert points(reader_of(store), "x") == [(0, 1)]
     assert next(iter(reader_of(store).rows())).values == {"x": 1}
     assert file.read_bytes() == before
@@ -713,9 +713,24 @@ def test_an_older_version_is_read_in_a_copy_and_migrated_when_it_is_continued(
         run.log({"x": 2})
     assert notes() == [("migrated",)]
     assert points(reader_of(store), "x") == [(0, 1), (1, 2)]
-    monkeypatch.setattr(schema, "MIGRATIONS", [moves_notes])
+    monkeypatch.setattr(schema, "MIGRATIONS", schema.MIGRATIONS[:-1])
     with pytest.raises(StoreTooNewError):
         reader_of(store)
+
+
+def test_a_run_that_was_recorded_before_there_were_media_takes_them_when_continued(store: Path) -> None:
+    with tracklayer.init(id="r") as run:
+        run.log({"x": 1, "t": "text"})
+    file = sqlite3.connect(store / "runs" / "r.sqlite")
+    file.execute("DROP TABLE contents")
+    file.execute("UPDATE schema_version SET version = 1")
+    file.commit()
+    file.close()
+    assert next(reader_of(store).rows()).values == {"x": 1, "t": tracklayer.Text("text")}
+    with tracklayer.init(id="r", resume="must") as run:
+        run.log({"html": tracklayer.Html("<p>")})
+    ((_, step, _, value),) = reader_of(store).media("html")
+    assert (step, value) == (1, tracklayer.Html("<p>"))
 
 
 def test_a_migration_that_fails_leaves_the_old_version(store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -727,7 +742,7 @@ def test_a_migration_that_fails_leaves_the_old_version(store: Path, monkeypatch:
         connection.exec_driver_sql("SELECT nonsense")
 
     with monkeypatch.context() as patch:
-        patch.setattr(schema, "MIGRATIONS", [fails])
+        patch.setattr(schema, "MIGRATIONS", [*schema.MIGRATIONS, fails])
         with pytest.raises(StoreError):
             tracklayer.init(id="r", resume="allow")
     assert points(reader_of(store), "x") == [(0, 1)]

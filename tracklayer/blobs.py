@@ -9,9 +9,9 @@ import hashlib
 import secrets
 from collections.abc import Generator
 from contextlib import contextmanager, suppress
-from io import BufferedWriter
+from io import BufferedWriter, BytesIO
 from pathlib import Path
-from typing import Final, final
+from typing import BinaryIO, Final, final
 
 from tracklayer.errors import StoreError
 
@@ -36,10 +36,22 @@ class BlobFolder:
             StoreError: the store cannot be written.
             OSError: the file cannot be read.
         """
+        with source.open("rb") as file:
+            return self._add(file)
+
+    def add_bytes(self, data: bytes) -> tuple[str, int]:
+        """Write content in; return as `add` does.
+
+        Raises:
+            StoreError: the store cannot be written.
+        """
+        return self._add(BytesIO(data))
+
+    def _add(self, file: BinaryIO) -> tuple[str, int]:
         digest, size = hashlib.sha256(), 0
         temporary = self._folder / f".incoming-{secrets.token_hex(8)}"
         try:
-            with source.open("rb") as file, self._opened(temporary) as target:
+            with self._opened(temporary) as target:
                 while chunk := file.read(_CHUNK):
                     digest.update(chunk)
                     with self._writing():

@@ -4,13 +4,22 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import enum
+import math
+import os
 import sys
-from collections.abc import Callable, Iterator, Mapping, MutableMapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, MutableMapping, Sequence
+from collections.abc import Set as AbstractSet
 from types import SimpleNamespace
-from typing import Any, cast, final
+from typing import Any, Final, cast, final
 
 from tracklayer import reporting
-from tracklayer.errors import UsageError
+from tracklayer.errors import UnsupportedValueError, UsageError
+from tracklayer.media.base import Media
+from tracklayer.values import Histogram
+
+_MAX_ARRAY: Final = 1000  # elements; a larger one is no setting, nor a result in one number
+_MAX_WORDS: Final = 200  # characters
 
 
 def as_mapping(source: Any) -> Mapping[str, Any] | None:  # noqa: PLR0911 - one return a kind of view
@@ -36,55 +45,83 @@ def as_mapping(source: Any) -> Mapping[str, Any] | None:  # noqa: PLR0911 - one 
     return None
 
 
-def checked_mapping(source: Any) -> Mapping[str, Any]:
-    """Return the mapping view of what is given as a config.
+def checked_mapping(source: Any, what: str = "config") -> Mapping[str, Any]:
+    """Return the mapping view of what is given as a config, or as what is named.
 
     Raises:
         UsageError: it has none.
     """
     view = as_mapping(source)
     if view is None:
-        msg = f"config takes a mapping, dataclass or namespace, not {type(source).__name__}"
+        msg = f"{what} takes a mapping, dataclass or namespace, not {type(source).__name__}"
+        if isinstance(source, (str, os.PathLike)):
+            msg += "; read the file, and give what it holds"
         raise UsageError(msg)
     return view
 
 
-def plain(value: Any, path: str, strange: list[str]) -> Any:  # noqa: PLR0911 - one return a kind of value
-    """Return JSON-like data for a value; `strange` collects the paths that were stored as `str()`.
+def plain(value: Any, path: str, strange: list[str]) -> Any:
+    """Return JSON-like data for a value; `strange` collects the paths of which little is left.
 
-    Numbers, strings, lists, None and anything with a mapping view stay what they are; tuples become
-    lists; numpy and jax numbers become Python's.
+    Numbers, strings, lists, None and anything with a mapping view stay what they are; tuples and sets become
+    lists; numpy and jax numbers become Python's, and arrays of up to 1000 elements lists, which waits for
+    their device.  Members of an enum are stored by name, paths and dates as they are written, classes and
+    functions by their full name.  Anything else is stored as its `str()`.
+
+    Raises:
+        UnsupportedValueError: media and histograms, which are logged.
     """
     if value is None or isinstance(value, (bool, str)):
         return value
     if isinstance(value, (int, float)):
         return int(value) if isinstance(value, int) else float(value)
+    if isinstance(value, (Histogram, Media)):
+        msg = f"{path!r}: a {type(value).__name__} is logged, with `run.log`; here belongs plain data"
+        raise UnsupportedValueError(msg)
+    if isinstance(value, AbstractSet):
+        return plain(sorted(cast("Iterable[Any]", value), key=repr), path, strange)
     if isinstance(value, list) or (isinstance(value, tuple) and not hasattr(value, "_asdict")):  # pyright: ignore[reportUnknownArgumentType] - see below
         items = cast("Sequence[Any]", value)
         return [plain(item, f"{path}[{i}]", strange) for i, item in enumerate(items)]
-    number = _number(value)
-    if number is not None:
-        return number
+    numbers = _numbers(value)
+    if numbers is not None:
+        return numbers
     mapping = as_mapping(value)
     if mapping is not None:
         return {str(k): plain(v, f"{path}.{k}" if path else str(k), strange) for k, v in mapping.items()}
-    strange.append(path)
-    try:
-        return str(cast("object", value))
-    except Exception:  # noqa: BLE001 - a stranger's `__str__` must not cost the run
-        return object.__repr__(cast("object", value))
+    words = _in_words(value)
+    if len(words) > _MAX_WORDS or "\n" in words or " at 0x" in words:
+        strange.append(path)
+    return words
 
 
-def _number(value: Any) -> bool | int | float | None:
-    """Return the number in a numpy or jax scalar."""
+def _numbers(value: Any) -> Any:
+    """Return the number in a numpy or jax scalar, or those in an array as nested lists; None for others."""
     numpy = sys.modules.get("numpy")
-    if numpy is None or getattr(value, "shape", None) != () or not hasattr(value, "dtype"):
+    shape, dtype = getattr(value, "shape", None), getattr(value, "dtype", None)
+    if numpy is None or not isinstance(shape, tuple) or dtype is None:
+        return None
+    if math.prod(cast("tuple[int, ...]", shape)) > _MAX_ARRAY:
         return None
     try:
-        number = numpy.asarray(value).item()
-    except (TypeError, ValueError):
+        array = numpy.asarray(value)
+    except (TypeError, ValueError, RuntimeError):  # traced, deleted, on another library's device
         return None
-    return number if isinstance(number, (bool, int, float)) else None
+    if array.dtype.type.__module__ == "ml_dtypes":  # bfloat16, int4, …
+        array = array.astype("int64" if "int" in array.dtype.name else "float64")
+    return array.tolist() if array.dtype.kind in "biuf" and array.dtype.itemsize <= 8 else None
+
+
+def _in_words(value: Any) -> str:
+    if isinstance(value, enum.Enum):
+        return value.name
+    name = getattr(value, "__qualname__", None)  # of a class or a function
+    if isinstance(name, str):
+        return f"{value.__module__}.{name}"
+    try:
+        return value.isoformat() if hasattr(value, "isoformat") else str(value)
+    except Exception:  # noqa: BLE001 - a stranger's `__str__` must not cost the run
+        return object.__repr__(value)
 
 
 class _Values(MutableMapping[str, Any]):
@@ -139,6 +176,9 @@ class _Values(MutableMapping[str, Any]):
     def __setattr__(self, name: str, value: Any) -> None:
         self._put({name: value})
 
+    def __delattr__(self, name: str) -> None:
+        del self[name]
+
     def __repr__(self) -> str:
         return repr(dict(self))
 
@@ -149,27 +189,48 @@ class Config(_Values):
 
     _what = "config"
 
-    def update(self, *sources: Any, **values: Any) -> None:
+    def update(self, *sources: Any, allow_val_change: bool | None = None, **values: Any) -> None:
         """Merge in mappings, dataclasses, namespaces, or keywords.
 
+        Args:
+            sources: what is merged in, in this order.
+            allow_val_change: False refuses to change what is set already.
+            values: further entries.
+
         Raises:
-            UsageError: a source has no mapping view.
+            UsageError: a source has no mapping view, or an entry may not be changed.
         """
         merged: dict[str, Any] = {}
         for source in sources:
             merged.update(checked_mapping(source))
         merged.update(values)
+        if allow_val_change is False:
+            changed = [k for k, v in merged.items() if k in self and plain(v, k, []) != self[k]]
+            if changed:
+                msg = f"config {', '.join(changed)}: set to another value already, and allow_val_change=False"
+                raise UsageError(msg)
         if merged:
             self._put(merged)
 
     def setdefaults(self, values: Any) -> None:
-        """Merge in only what is not set yet."""
-        self.update({k: v for k, v in (as_mapping(values) or {}).items() if k not in self})
+        """Merge in only what is not set yet.
+
+        Raises:
+            UsageError: there is no mapping view.
+        """
+        self.update({k: v for k, v in checked_mapping(values).items() if k not in self})
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return a copy."""
+        return dict(self)
 
 
 @final
 class Summary(_Values):
-    """The run's summary: the metrics by their rules, and what is set by hand, which wins."""
+    """The run's summary: the metrics by their rules, and what is set by hand, which wins.
+
+    What is nested is reached the same way: `summary["best"]["loss"] = 1` sets the entry `best`.
+    """
 
     _what = "summary"
 
@@ -181,7 +242,7 @@ class Summary(_Values):
         return {**self._metrics(), **self._data}
 
     def __getitem__(self, key: str) -> Any:
-        return self._all()[key]
+        return _within(self, key, self._all()[key])
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._all())
@@ -190,8 +251,34 @@ class Summary(_Values):
         return len(self._all())
 
     def update(self, *sources: Any, **values: Any) -> None:
-        """Set several entries."""
+        """Set several entries.
+
+        Raises:
+            UsageError: a source has no mapping view.
+        """
         for source in sources:
-            self._put(source)
+            self._put(checked_mapping(source, "summary"))
         if values:
             self._put(values)
+
+
+@final
+class _Nested(_Values):
+    """What is nested in a summary: a change of it sets the entry that it is nested in."""
+
+    _what = "summary"
+
+    def __getitem__(self, key: str) -> Any:
+        return _within(self, key, self._data[key])
+
+
+def _within(parent: _Values, key: str, value: Any) -> Any:
+    if not isinstance(value, dict):
+        return value
+
+    def send(changed: dict[str, Any]) -> None:
+        parent[key] = {**parent[key], **changed}
+
+    nested = _Nested(send)
+    nested.restore(cast("dict[str, Any]", value))
+    return nested

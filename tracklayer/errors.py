@@ -4,6 +4,7 @@
     ├── UsageError (ValueError)              an argument or a setting that cannot be right
     │   └── UnknownBackendError
     ├── UnsupportedValueError (TypeError)    a key, step or value of a type that cannot be logged
+    ├── NotSupportedError (AttributeError)   a name of wandb's that tracklayer does not have
     ├── NoActiveRunError (RuntimeError, AttributeError)  a module-level call without an open run
     ├── RunFinishedError (RuntimeError)      a call on a run that was finished
     ├── RunNotFoundError (LookupError)
@@ -22,6 +23,8 @@ server that is away) are never raised into training: they are reported once and 
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 
 class TracklayerError(Exception):
     """The root of the tree: catch this to catch all of it."""
@@ -37,6 +40,10 @@ class UnknownBackendError(UsageError):
 
 class UnsupportedValueError(TracklayerError, TypeError):
     """A key, step or value of a type that cannot be logged; the message names the key."""
+
+
+class NotSupportedError(TracklayerError, AttributeError):
+    """A name of wandb's that tracklayer does not have; the message names what comes nearest."""
 
 
 class NoActiveRunError(TracklayerError, RuntimeError, AttributeError):
@@ -84,3 +91,13 @@ class CorruptRunError(StoreError):
 
 class StoreTooNewError(StoreError):
     """A run's file was written by a newer tracklayer."""
+
+
+if not TYPE_CHECKING:  # a checker knows what is here
+
+    def __getattr__(name: str) -> object:
+        if name.startswith("__"):  # what Python itself asks for, also while this module is imported
+            raise AttributeError(name)
+        from tracklayer.porting import absent  # it imports this module
+
+        raise absent("errors", name) or AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -23,12 +23,14 @@ from tracklayer import reporting
 from tracklayer.artifacts import Artifact, LoggedArtifact
 from tracklayer.blobs import BlobFolder
 from tracklayer.configuration import Config, Summary, plain
+from tracklayer.encoder import Encoder
 from tracklayer.errors import RunFinishedError, StoreError, UnsupportedValueError, UsageError
 from tracklayer.fanout import FanOut
 from tracklayer.forking import tell_children
 from tracklayer.lifecycle import exit_code_of
 from tracklayer.protocol import MetricRule, Run, RunInfo, Status
 from tracklayer.queue import Queue
+from tracklayer.rows import MediaValues, RichValues
 from tracklayer.series import series
 from tracklayer.settings import NO_BACKEND
 from tracklayer.snapshots import snapshot
@@ -99,6 +101,7 @@ class ActiveRun:
         self._summaries = summaries
         self._recorded = recorded
         self._watch = watch or NonFiniteWatch()
+        self._encoder = Encoder()
         self.config = Config(self._sink.update_config)
         self.summary = Summary(self._sink.update_summary, self._metric_summaries)
         tell_children(self)
@@ -167,9 +170,12 @@ class ActiveRun:
     ) -> None:
         """Record values at a step; never waits for a disk, a network or a device.
 
+        Images, tables and other media are encoded on a thread of their own: only where 256 MB of them wait
+        for that does the call wait for room.
+
         Args:
-            values: numbers, strings and the kinds of `tracklayer.values`, by key; nested mappings
-                become `a/b` keys.
+            values: numbers, strings, histograms, images, tables and the other kinds of value, by key;
+                nested mappings become `a/b` keys.  They are those at the call, whatever becomes of them.
             step: any order is accepted; without it, steps count up by one for each call.
             commit: False keeps the step open, so that a later call without a step adds to it; True
                 closes a step that was given.
@@ -209,10 +215,30 @@ class ActiveRun:
             if len(self._key_sets) < _MAX_KEY_SETS:
                 self._key_sets.add(tuple(taken))
         at = self._place(step, commit)
-        if taken:
+        if isinstance(taken, RichValues) and taken.media is not None:
+            self._put_media(at, time, taken, taken.media)
+        elif taken:
             self._put((at, time, taken))
         if error is not None:
             raise error
+
+    def _put_media(self, step: int, time: float, row: RichValues, media: MediaValues) -> None:
+        """Pass on a row with media: the rest of it at once, but where rows must stay in order."""
+        if self._settings.backends == (NO_BACKEND,):
+            return  # nobody would see them
+        rest = row.without_media()
+        for queue in self._queues:
+            if queue.in_order:
+                queue.put((step, time, row))
+            elif rest is not None:
+                queue.put((step, time, rest))
+
+        def pass_on(encoded: Mapping[str, Any]) -> None:
+            for queue in self._queues:
+                if not queue.in_order:
+                    queue.put((step, time, RichValues(encoded)))
+
+        self._encoder.put(media, pass_on)
 
     def log_series(
         self,
@@ -386,8 +412,9 @@ class ActiveRun:
             return False
         _wait_for_taps()
         deadline = monotonic() + timeout
+        encoded = self._encoder.flush(timeout)
         flushed = [queue.flush(max(0.0, deadline - monotonic())) for queue in self._queues]
-        return all(flushed)
+        return encoded and all(flushed)
 
     def commit(self) -> None:
         """Flush: the protocol's word for it."""
@@ -415,6 +442,7 @@ class ActiveRun:
             self._finished = True
             self._stop_taking()
         if not self._ended and not self._inherited:
+            self._encoder.finish()
             self._finish_queues(self._status)
             self._ended = True
             self._info = replace(

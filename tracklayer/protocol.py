@@ -203,6 +203,9 @@ class Backend:
             `BackendUnavailableError` where this machine cannot use the backend.
         check: raises `BackendUnavailableError` if `open` is bound to; needs no network.
         kinds: the kinds of value that it can show (see `tracklayer.values`).
+        in_order: rows must come in the order of their steps: those behind media wait until these are encoded.
+            Elsewhere, media that take their time come later than the rest of their row, in a call of their
+            own.
         hosted: it needs a server, so a local record accompanies it, from which `push` completes it.
         open_store: for a backend whose runs can be read back: opens its store.
         received: for a hosted backend: asks the server what it has of a run and of its artifacts; None
@@ -215,6 +218,7 @@ class Backend:
     open: Callable[[RunInfo, Resume | None, Settings], Run]
     check: Callable[[], None] = _usable
     kinds: frozenset[str] = ALL_KINDS
+    in_order: bool = False
     hosted: bool = False
     open_store: Callable[[Path], Store] | None = None
     received: Callable[[RunInfo, Sequence[LoggedArtifact]], Received | None] | None = None

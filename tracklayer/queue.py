@@ -58,6 +58,7 @@ class Queue:
         kinds: the kinds of value that the backend shows; others are left out, and named once.
         observe: shown the rows, on the queue's thread.
         remedy: what the user can do about what this backend missed, for messages.
+        in_order: rows are to be put in the order of their steps, media that are not encoded yet included.
         hosted: the backend is somebody else's server, and a local record stands beside it: never make
             the caller wait for it, and leave what it cannot take to a push.
         commit_interval: seconds between batches.
@@ -74,6 +75,7 @@ class Queue:
         kinds: frozenset[str] = ALL_KINDS,
         observe: Callable[[Sequence[ReadyRow]], None] | None = None,
         remedy: str = "",
+        in_order: bool = False,
         hosted: bool = False,
         commit_interval: float = 0.1,
         limit_bytes: int = 256_000_000,
@@ -81,6 +83,7 @@ class Queue:
     ) -> None:
         self.name = name
         self.info = info
+        self.in_order = in_order
         self.lost = 0
         """Calls that are recorded nowhere by this backend."""
         self._open_run = open_run

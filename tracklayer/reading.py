@@ -14,8 +14,9 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from tracklayer.artifacts import LoggedArtifact
+    from tracklayer.media.base import Media
     from tracklayer.protocol import MetricRule, RunInfo, State
-    from tracklayer.values import Value
+    from tracklayer.values import Histogram, Text, Value
 
 
 class Row(NamedTuple):
@@ -24,6 +25,15 @@ class Row(NamedTuple):
     step: int
     time: float
     values: dict[str, Value]
+
+
+class MediaPoint(NamedTuple):
+    """What is no scalar, at one step; `time` is Unix seconds.  Files are read when they are asked for."""
+
+    key: str
+    step: int
+    time: float
+    value: Text | Histogram | Media
 
 
 @final
@@ -114,6 +124,14 @@ class RunReader(Protocol):
 
     def metric(self, key: str) -> Metric:
         """Return a scalar's series, or those of all seeds where there is one for each.
+
+        Raises:
+            LookupError: nothing was logged under that key; the message lists close ones.
+        """
+        ...
+
+    def media(self, key: str | None = None) -> Iterator[MediaPoint]:
+        """Yield what is no scalar, of one key or of all, in the order of steps.
 
         Raises:
             LookupError: nothing was logged under that key; the message lists close ones.

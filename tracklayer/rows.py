@@ -1,14 +1,17 @@
 """What waits in a queue: rows of plain scalars, and rows that are not all there yet.
 
 A plain row's values are a dict of Python numbers.  Everything else takes its time on the queue's thread:
-values that are still computed on a device, histograms whose bins are to be counted, whole series.
+values that are still computed on a device, histograms whose bins are to be counted, whole series.  Media are
+encoded on a thread of their own.
 """
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeAlias, cast, final
 
+from tracklayer.media.base import Media
 from tracklayer.seeds import seed_key
 from tracklayer.values import Scalar, Value, python_numbers
 
@@ -76,33 +79,92 @@ class Landing(NamedTuple):
 
 
 @final
+class MediaValues:
+    """The media of a row, until they are encoded.
+
+    Args:
+        values: by key, here or on their way from a device.
+        shipment: what has to come from a device first.
+
+    Attributes:
+        count: how many there are.
+        size: about what they hold in memory before they are encoded, in bytes.
+    """
+
+    __slots__ = ("_encoded", "_lock", "_values", "count", "size")
+
+    def __init__(self, values: Mapping[str, Media | Landing], shipment: Shipment | None) -> None:
+        self._values = dict(values)
+        self._encoded: dict[str, Value] | None = None
+        self._lock = threading.Lock()
+        self.count = len(values)
+        self.size = sum(value.nbytes for value in values.values() if isinstance(value, Media))
+        self.size += 0 if shipment is None else shipment.nbytes
+
+    @property
+    def is_encoded(self) -> bool:
+        """Whether nothing is left to do."""
+        return self._encoded is not None
+
+    def encoded(self, report: Report) -> dict[str, Value]:
+        """Return those that could be encoded, which happens once; wait for what is on a device."""
+        with self._lock:
+            found = self._encoded
+            if found is None:
+                found = {}
+                for key, value in self._values.items():
+                    try:
+                        media = value.resolve() if isinstance(value, Landing) else value
+                        cast("Media", media).encoded  # noqa: B018 - encodes it
+                    except Exception as error:  # noqa: BLE001 - whatever a library raises costs this value only
+                        report("media", f"{key!r} could not be encoded: {error}. The rest is recorded")
+                    else:
+                        found[key] = cast("Media", media)
+                self._encoded = found
+                self._values.clear()
+        return found
+
+
+@final
 class RichValues:
-    """A row's values when not all are plain scalars: those on the host, and scalars on their way.
+    """A row's values when not all are plain scalars: those on the host, scalars on their way, and media.
 
     `size` is about what they hold in memory, in bytes; `shipment` is what has to come from a device first.
     """
 
-    __slots__ = ("_here", "_on_device", "shipment", "size")
+    __slots__ = ("_here", "_on_device", "media", "shipment", "size")
 
     def __init__(
         self,
         values: Mapping[str, Any],
         on_device: Sequence[str] = (),
         shipment: Shipment | None = None,
+        media: MediaValues | None = None,
     ) -> None:
         self._here = values
         self._on_device = on_device  # the keys of the shipment's first arrays
         self.shipment = shipment
+        self.media = media
         self.size = sum([getattr(value, "nbytes", 100) for value in values.values()]) if values else 0
         if shipment is not None:
             self.size += shipment.nbytes
+        if media is not None:
+            self.size += media.size
+
+    def without_media(self) -> RichValues | None:
+        """Return the rest of the row, if there is any."""
+        if self._here or self._on_device:
+            return RichValues(self._here, self._on_device, self.shipment)
+        return None
 
     def is_ready(self) -> bool:
-        """Say whether the row can be had without waiting for a device."""
+        """Say whether the row can be had without waiting for a device, or for media to be encoded."""
+        if self.media is not None and not self.media.is_encoded:
+            return False
         return self.shipment is None or self.shipment.is_ready()
 
     def rows(self, step: int, time: float, report: Report) -> Iterable[ReadyRow]:
-        """Return the one row with what of it can be fetched; wait for that."""
+        """Return the one row with what of it can be had; wait for that."""
         values: dict[str, Any] = {}
         failed: dict[str, Exception] = {}
         for key, value in self._here.items():
@@ -128,6 +190,8 @@ class RichValues:
                         failed[key] = error
         if failed:
             _report_failed(failed, report)
+        if self.media is not None:
+            values.update(self.media.encoded(report))
         return ((step, time, values),)
 
 

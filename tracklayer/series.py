@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, final
 
 from tracklayer.errors import UnsupportedValueError, UsageError
+from tracklayer.media.base import Media
 from tracklayer.rows import Landing, Series
 from tracklayer.snapshots import Departure, is_branch, is_jax_array, problem, real_numbers
 
@@ -89,6 +90,9 @@ class _Columns:
                     self.refused.append(f"{prefix + name!r}: {error}")
 
     def _take_column(self, key: str, value: Any) -> None:
+        if isinstance(value, Media):
+            msg = f"a {value.kind} is no series; log the one of each step with `log`"
+            raise UnsupportedValueError(msg)
         if hasattr(value, "landed"):
             arrays = value.arrays()
             self._check_length(arrays[0] if arrays else None)

@@ -1,8 +1,8 @@
 """Turning what a caller logs into what the queue may keep.
 
 Runs once a call, before the fan-out, for every call that is not plain Python numbers: nested mappings
-become `a/b` keys, numpy numbers become Python's, arrays that may change are copied, and everything that is
-on a device starts its way to the host, in one dispatch.
+become `a/b` keys, numpy numbers become Python's, arrays that may change are copied, figures and their like
+become media, and everything that is on a device starts its way to the host, in one dispatch.
 """
 
 from __future__ import annotations
@@ -13,15 +13,17 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final, final
 
 from tracklayer.errors import UnsupportedValueError
-from tracklayer.rows import Arriving, Landing, RichValues, Shipment
-from tracklayer.values import KINDS, SCALAR_TYPES, Text, python_numbers
+from tracklayer.media.accepting import media_of
+from tracklayer.media.base import Media
+from tracklayer.rows import Arriving, Landing, MediaValues, RichValues, Shipment
+from tracklayer.values import SCALAR_TYPES, Histogram, Text, python_numbers
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from tracklayer.values import OnDevice
 
-_VALUE_TYPES: Final = tuple(KINDS.values())
+_VALUE_TYPES: Final = (Text, Histogram)
 _array_types: set[type] = set()
 """The types of jax arrays that were met, traced ones apart."""
 
@@ -43,13 +45,15 @@ def snapshot(
     row = _Row()
     row.take(values, "")
     here, departure = row.here, row.departure
-    if not (departure.scalars or departure.others):
+    if not (departure.scalars or departure.others or row.media):
         plain = SCALAR_TYPES.issuperset(map(type, here.values()))
         return (here if plain else RichValues(here)), problem(row.refused)
     shipment, arriving = departure.start(row.refused)
     for key, arrays in arriving.items():
-        here[key] = Landing(row.on_device[key], arrays)
-    return RichValues(here, tuple(departure.scalars), shipment), problem(row.refused)
+        value = row.on_device[key]
+        (row.media if isinstance(value, Media) else here)[key] = Landing(value, arrays)
+    media = MediaValues(row.media, shipment) if row.media else None
+    return RichValues(here, tuple(departure.scalars), shipment, media), problem(row.refused)
 
 
 def _is_simple(values: Mapping[Any, Any], prefix: str, here: dict[str, Any], scalars: dict[str, Any]) -> bool:
@@ -130,6 +134,8 @@ class _Row:
         self.here: dict[str, Any] = {}
         self.departure = Departure()
         self.on_device: dict[str, OnDevice] = {}
+        self.media: dict[str, Any] = {}
+        """Those that have to be encoded."""
         self.refused: list[str] = []
 
     def take(self, values: Mapping[Any, Any], prefix: str) -> None:
@@ -149,6 +155,7 @@ class _Row:
                     self.refused.append(f"{prefix + name!r}: {error}")
 
     def _take_any(self, key: str, value: Any) -> None:
+        value = media_of(value) or value
         if is_jax_array(value):
             from tracklayer.jax.fetching import check_scalar
 
@@ -158,6 +165,8 @@ class _Row:
         elif hasattr(value, "landed") and (arrays := value.arrays()):
             self.on_device[key] = value
             self.departure.others[key] = arrays
+        elif isinstance(value, Media):
+            (self.here if value.is_encoded else self.media)[key] = value
         elif hasattr(value, "__jax_array__"):  # a variable of Flax's
             self._take_any(key, value.__jax_array__())
         else:
@@ -200,13 +209,13 @@ def _loggable(value: Any) -> Any:
         array = numpy.asarray(value)
         if array.size != 1:
             msg = (
-                f"an array of shape {array.shape} is no scalar; log tracklayer.Histogram(array), one of its "
-                "elements, or with log_series one element a step"
+                f"an array of shape {array.shape} is no scalar; log tracklayer.Histogram(array), "
+                "tracklayer.Image(array), one of its elements, or with log_series one element a step"
             )
             raise UnsupportedValueError(msg)
         return python_numbers(real_numbers(array))[0]
     msg = (
         f"cannot log a {type(value).__module__}.{type(value).__qualname__}; log a number, a string, "
-        "tracklayer.Histogram(values), or with log_series one number a step"
+        "tracklayer.Histogram, Image, Table or another of its kinds, or with log_series one number a step"
     )
     raise UnsupportedValueError(msg)

@@ -6,17 +6,21 @@ as JavaScript writes them.  Nothing is ever unpickled.
 
 from __future__ import annotations
 
+import base64
 import json
 import os
 import tempfile
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, fields
+from functools import partial
 from pathlib import Path
 from typing import Any, Final, NamedTuple, final
 
 from tracklayer.artifacts import ArtifactFile, LoggedArtifact
+from tracklayer.contents import Content
 from tracklayer.errors import CorruptRunError
+from tracklayer.media.base import Media
 from tracklayer.naming import file_name
 from tracklayer.protocol import MetricRule, RunInfo, Status
 from tracklayer.rows import ReadyRow
@@ -142,7 +146,17 @@ def _encode(item: ReadyRow | Call) -> list[Any]:
         key: value if isinstance(value, (int, float)) else {"kind": value.kind, **value.to_json()}
         for key, value in values.items()
     }
-    return ["log", step, time, encoded]
+    files = {
+        sha256: base64.b64encode(content.read()).decode()
+        for value in values.values()
+        if isinstance(value, Media)
+        for sha256, content in value.encoded.contents.items()
+    }
+    return ["log", step, time, encoded, files] if files else ["log", step, time, encoded]
+
+
+def _content(files: Mapping[str, str], sha256: str, size: int) -> Content:
+    return Content(sha256, size, lambda: base64.b64decode(files[sha256]))
 
 
 def _encode_artifact(fields: dict[str, Any]) -> list[Any]:
@@ -154,10 +168,11 @@ def _decode(data: list[Any]) -> ReadyRow | Call:
     method, argument = data[0], data[1]
     if method == "log":
         values: dict[str, Value] = {}
+        contents: dict[str, str] = data[4] if len(data) > 4 else {}
         for key, value in data[3].items():
             if isinstance(value, dict):
                 fields: dict[str, Any] = dict(value)  # pyright: ignore[reportUnknownArgumentType] - JSON
-                values[key] = value_from_json(fields.pop("kind"), fields)
+                values[key] = value_from_json(fields.pop("kind"), fields, partial(_content, contents))
             else:
                 values[key] = value
         return argument, data[2], values

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from time import monotonic
 from time import time as now
-from typing import Any, Final, cast
+from typing import Any, Final, Never, cast
 
-from tracklayer import lifecycle, naming, registry, reporting
+from tracklayer import arguments, lifecycle, naming, registry, reporting
 from tracklayer.agreeing import Agreement
-from tracklayer.configuration import checked_mapping
 from tracklayer.errors import (
     BackendUnavailableError,
     RunExistsError,
@@ -22,6 +21,7 @@ from tracklayer.errors import (
     UsageError,
 )
 from tracklayer.front import ActiveRun
+from tracklayer.porting import refuse
 from tracklayer.protocol import Backend, Resume, Run, RunInfo, Status
 from tracklayer.queue import Queue
 from tracklayer.reading import RunReader
@@ -51,6 +51,8 @@ def init(
     entity: str | None = None,
     name: str | None = None,
     config: Any = None,
+    config_exclude_keys: Collection[str] | None = None,
+    config_include_keys: Collection[str] | None = None,
     group: str | None = None,
     job_type: str | None = None,
     tags: Iterable[str] | str | None = None,
@@ -61,7 +63,9 @@ def init(
     dir: str | os.PathLike[str] | None = None,  # noqa: A002 - W&B's name for it
     backend: str | Iterable[str] | None = None,
     reinit: str | bool | None = None,
+    settings: arguments.Settings | Mapping[str, Any] | None = None,
     per_process: bool = False,
+    **others: Never,
 ) -> ActiveRun:
     """Start a run, or continue one, and make it the current run.
 
@@ -74,6 +78,8 @@ def init(
         entity: W&B's user or team.
         name: for people; the id by default.
         config: hyperparameters: a mapping, dataclass or namespace, nested as it is.
+        config_exclude_keys: what of the config is left out.
+        config_include_keys: what alone of it is taken.
         group: what groups runs within a project.
         job_type: what a run of a group does, such as `"train"`.
         tags: each 1 to 64 characters.
@@ -87,9 +93,11 @@ def init(
         backend: where to record: names, as a list or with commas; `TRACKLAYER_BACKEND`, else `sqlite`.
         reinit: when a run is open: `"finish_previous"` (the default, also True), `"return_previous"`
             (also False), or `"create_new"`, beside it and without becoming the current run.
+        settings: W&B's object with some of this, over which the other arguments win.
         per_process: each process records a run of its own: `<id>-<index>`, named `<name>-<index>` if a
             name is given, all in one group, which is called by the shared id if it is given no name.  A
             program of one process has one such run, with index 0, so that it is the same on a laptop.
+        others: wandb's further arguments; what they ask for is refused, with what to do instead.
 
     Raises:
         UsageError: an argument or a setting that cannot be right.
@@ -100,22 +108,29 @@ def init(
             `TRACKLAYER_FALLBACK=error`.
         StoreError: the store cannot be written.
     """
-    settings = read_settings(backend=backend, dir=dir, mode=mode)
-    resuming, reinit = _checked_resume(resume), _checked_reinit(reinit)
-    tags = tags if tags is not None else (wandb_default("tags") or "").split(",")
-    run_id = id or wandb_default("id")
+    refuse("init", others)
+    told = arguments.Settings.of(settings)
+    default = told.default
+    recording = told.applied_to(
+        read_settings(backend=backend, dir=dir or told.root_dir, mode=mode or told.mode)
+    )
+    resuming = _checked_resume(resume or default("resume"))
+    reinit = _checked_reinit(told.reinit if reinit is None else reinit)
+    if tags is None:
+        tags = told.run_tags if told.run_tags is not None else (wandb_default("tags") or "").split(",")
+    run_id = id or default("id")
     info = RunInfo(
         id=naming.check_run_id(run_id) if run_id else naming.new_run_id(),
-        project=naming.check_project(project or wandb_default("project") or DEFAULT_PROJECT),
-        name=naming.check_name("name", name or wandb_default("name")) or "",
-        entity=naming.check_name("entity", entity or wandb_default("entity")),
-        group=naming.check_name("group", group or wandb_default("group")),
-        job_type=naming.check_name("job type", job_type or wandb_default("job_type")),
+        project=naming.check_project(project or default("project") or DEFAULT_PROJECT),
+        name=naming.check_name("name", name or default("name")) or "",
+        entity=naming.check_name("entity", entity or default("entity")),
+        group=naming.check_name("group", group or default("group")),
+        job_type=naming.check_name("job type", job_type or default("job_type")),
         tags=naming.check_tags([tags] if isinstance(tags, str) else [t for t in tags if t != ""]),
-        notes=notes if notes is not None else wandb_default("notes"),
+        notes=default("notes") if notes is None else notes,
         created_at=now(),
     )
-    config = {} if config is None else checked_mapping(config)
+    config = arguments.chosen_config(config, config_include_keys, config_exclude_keys)
     previous = lifecycle.open_run()
     if previous is not None and reinit == "return_previous":
         return previous
@@ -126,7 +141,7 @@ def init(
             'pass reinit="create_new"'
         )
         previous.finish()
-    run = _open_here(settings, agreement, resuming)
+    run = _open_here(recording, agreement, resuming)
     lifecycle.opened(run, current=reinit != "create_new")
     run.config.update(config)
     return run
@@ -291,6 +306,7 @@ class _Opening:
             remedy=f"`tracklayer push {info.id}` sends the rest" if backend.hosted else "",
             # what records nothing has nothing to keep, and waits for no room and no device
             hosted=backend.hosted or not self._agreement.records,
+            in_order=backend.in_order,
             commit_interval=self._settings.commit_interval,
             limit_bytes=self._settings.queue_bytes,
             finish_timeout=self._settings.finish_timeout,
@@ -344,8 +360,6 @@ class _Opening:
 
 
 def _checked_resume(resume: str | bool | None) -> str | None:  # noqa: FBT001 - what `init` was given
-    if resume is None or resume is False:
-        resume = wandb_default("resume")
     chosen = "auto" if resume is True else resume or None
     if chosen not in _RESUMES:
         msg = f"resume={resume!r}: use 'allow', 'must', 'never' or 'auto'"

@@ -13,8 +13,9 @@ from operator import itemgetter, lt
 from typing import TYPE_CHECKING, Any, Final, final
 
 from tracklayer.errors import UsageError
+from tracklayer.media.base import Media
 from tracklayer.protocol import MetricRule, rule_for
-from tracklayer.values import KINDS, Value
+from tracklayer.values import Histogram, Text, Value
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
     from tracklayer.reading import RunReader
 
 SUMMARIES: Final = ("min", "max", "mean", "last", "none")
-_RICH: Final = tuple(KINDS.values())
+_RICH: Final = (Text, Histogram, Media)
 
 
 def metric_rule(

@@ -1,19 +1,21 @@
 """What can be logged: plain data, independent of any backend.
 
-A scalar is a Python number.  Every other kind is a final class of this module with a `kind`, the name
-by which a backend says that it accepts it.  Adding a kind is one class here (with its JSON form) and
-one arm in each backend that can show it.
+A scalar is a Python number.  Every other kind is a class with a `kind`, the name by which a backend says
+that it accepts it: text and histograms here, those that take files in `tracklayer.media`.  Adding a kind is
+one class (with its JSON form) and one arm in each backend that can show it.
 """
 
 from __future__ import annotations
 
 import math
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Final, Protocol, TypeAlias, cast, final
 
+from tracklayer.contents import Content, Encoded
 from tracklayer.errors import CorruptRunError, UnsupportedValueError, UsageError
+from tracklayer.media.base import KINDS, Media, media_class
 
 if TYPE_CHECKING:
     import numpy as np
@@ -228,18 +230,17 @@ class Histogram:
         return f"Histogram(num_bins={self._num_bins})"
 
 
-Value: TypeAlias = Scalar | Text | Histogram
+Value: TypeAlias = Scalar | Text | Histogram | Media
 """Anything that a backend may be handed."""
 
-KINDS: Final[Mapping[str, type[Text | Histogram]]] = {
-    Text.kind: Text,
-    Histogram.kind: Histogram,
-}
-ALL_KINDS: Final[frozenset[str]] = frozenset({"scalar", *KINDS})
+ALL_KINDS: Final[frozenset[str]] = frozenset({"scalar", Text.kind, Histogram.kind, *KINDS})
+"""The names of all kinds of value."""
 
 
 def kind_of(value: Value) -> str:
-    """Return the name of the value's kind, such as `"scalar"` or `"text"`."""
+    """Return the name of the value's kind, such as `"scalar"` or `"text"`; of a list, that of its items."""
+    if isinstance(value, Media):
+        return value.item_kind
     return "scalar" if isinstance(value, (int, float)) else value.kind
 
 
@@ -251,14 +252,20 @@ def python_numbers(array: NDArray[Any]) -> list[Scalar]:
     return flat.tolist()
 
 
-def value_from_json(kind: str, data: Mapping[str, Any]) -> Text | Histogram:
-    """Rebuild a value from its kind and its JSON data.
+def value_from_json(
+    kind: str, data: Mapping[str, Any], content: Callable[[str, int], Content]
+) -> Text | Histogram | Media:
+    """Rebuild a value from its kind, its JSON data, and its files by their SHA-256 and size.
 
     Raises:
         CorruptRunError: the data is not of that kind.
     """
     try:
-        return KINDS[kind].from_json(data)
+        if kind == Text.kind:
+            return Text.from_json(data)
+        if kind == Histogram.kind:
+            return Histogram.from_json(data)
+        return media_class(kind).of(Encoded.from_json(data, content))
     except (KeyError, TypeError, ValueError) as error:
         msg = f"recorded data is no {kind}: {error}"
         raise CorruptRunError(msg) from error

@@ -20,18 +20,21 @@ from sqlalchemy.exc import DatabaseError, NoResultFound
 
 from tracklayer.artifacts import ArtifactFile, LoggedArtifact
 from tracklayer.blobs import BlobFolder
+from tracklayer.contents import Content
 from tracklayer.errors import CorruptRunError, RunNotFoundError, StoreError
 from tracklayer.protocol import MetricRule, RunInfo, State, rule_for
-from tracklayer.reading import Metric, Row, Segment, join_seeds, merge_steps
+from tracklayer.reading import MediaPoint, Metric, Row, Segment, join_seeds, merge_steps
 from tracklayer.seeds import split_seed
 from tracklayer.summaries import entry
-from tracklayer.values import Value, value_from_json
+from tracklayer.values import Histogram, Text, Value, value_from_json
 from tracklayer_sqlite import schema
 from tracklayer_sqlite.connecting import engine_for, engine_of, is_writable, store_error
 from tracklayer_sqlite.lease import Holder
 
 if TYPE_CHECKING:
     import numpy as np
+
+    from tracklayer.media.base import Media
 
 _FETCH: Final = 10_000
 _COPIES: Final = 5  # attempts at a copy that nobody wrote to meanwhile
@@ -181,10 +184,7 @@ class SQLiteRunReader:
                 }
                 if seeds:
                     return join_seeds(key, {seed: self.metric(name) for seed, name in seeds.items()})
-                close = difflib.get_close_matches(key, self.keys(), n=3)
-                hint = f"; did you mean {', '.join(map(repr, close))}?" if close else ""
-                msg = f"run {self._id} has no metric {key!r}{hint}"
-                raise LookupError(msg)
+                raise LookupError(self._no_key("metric", key, self.keys()))
             folded = _series(connection, "points", key_id, "step")
             new = _series(connection, "new_points", key_id, "seq")
         step, time, value = _overlay(folded, new)
@@ -214,9 +214,33 @@ class SQLiteRunReader:
                     if row is not None:
                         yield row
                     row = Row(step, time, {})
-                row.values[names[key_id]] = _value(value, kind, data)
+                row.values[names[key_id]] = (
+                    cast("Value", _number(value)) if kind is None else self._object(kind, data)
+                )
             if row is not None:
                 yield row
+
+    def media(self, key: str | None = None) -> Iterator[MediaPoint]:
+        """Yield what is no scalar, of one key or of all, in the order of steps.
+
+        Raises:
+            LookupError: nothing was logged under that key; the message lists close ones.
+        """
+        objects, keys = schema.objects.c, schema.keys.c
+        query = (
+            select(keys.key, objects.step, objects.time, objects.kind, objects.data)
+            .join(schema.keys, (objects.run == keys.run) & (objects.key_id == keys.key_id))
+            .order_by(objects.step, objects.time, objects.key_id)
+        )
+        if key is not None:
+            known = self.keys()
+            if key not in known:
+                raise LookupError(self._no_key("key", key, known))
+            query = query.where(keys.key == key)
+        with self._connect() as connection:
+            found = connection.execute(query).all()
+        for name, step, time, kind, data in found:
+            yield MediaPoint(name, step, time, self._object(kind, data))
 
     def artifacts(self) -> list[LoggedArtifact]:
         """Return the artifacts that the run made, in order."""
@@ -246,6 +270,23 @@ class SQLiteRunReader:
         with self._connect() as connection:
             rows = connection.execute(select(table.c.key, table.c.value))
             return {key: json.loads(value) for key, value in rows}
+
+    def _object(self, kind: str, data: str) -> Text | Histogram | Media:
+        return value_from_json(kind, json.loads(data), self._content)
+
+    def _content(self, sha256: str, size: int) -> Content:
+        return Content(sha256, size, lambda: self._read_content(sha256))
+
+    def _read_content(self, sha256: str) -> bytes:
+        with self._connect() as connection:
+            query = select(schema.contents.c.content).where(schema.contents.c.sha256 == sha256)
+            content = connection.execute(query).scalar()
+        return BlobFolder(self._store).path(sha256).read_bytes() if content is None else bytes(content)
+
+    def _no_key(self, what: str, key: str, known: list[str]) -> str:
+        close = difflib.get_close_matches(key, known, n=3)
+        hint = f"; did you mean {', '.join(map(repr, close))}?" if close else ""
+        return f"run {self._id} has no {what} {key!r}{hint}"
 
     @contextmanager
     def _connect(self) -> Generator[Connection]:
@@ -454,12 +495,6 @@ def _statistics(connection: Connection, key_id: int, rule: MetricRule | None) ->
 
 def _number(value: Any) -> Any:
     return float("nan") if value is None else value
-
-
-def _value(value: Any, kind: str | None, data: str | None) -> Value:
-    if kind is None:
-        return cast("Value", _number(value))
-    return value_from_json(kind, json.loads(data or "{}"))
 
 
 def _collect_newest(connection: Connection) -> None:

@@ -27,6 +27,7 @@ from tracklayer.errors import (
     UsageError,
 )
 from tracklayer.forking import tell_children
+from tracklayer.media.base import Media
 from tracklayer.naming import file_name
 from tracklayer.protocol import MetricRule, Resume, RunInfo, Status
 from tracklayer.settings import DEFAULT_PROJECT
@@ -46,6 +47,7 @@ if TYPE_CHECKING:
     from sqlalchemy.sql.base import Executable
 
     from tracklayer.artifacts import LoggedArtifact
+    from tracklayer.contents import Content
 
 Point: TypeAlias = tuple[int, int, float, Any]
 """(key id, step, Unix seconds, number)."""
@@ -69,6 +71,11 @@ _FOLD: Final = (
     f"SELECT {RUN}, key_id, step, time, value FROM new_points ORDER BY key_id, step, seq"
 )
 
+_INLINE: Final = 1 << 20
+"""The largest content in bytes that lies in the run's file; one file a run is what cluster quotas want."""
+_ADD_CONTENT: Final = (
+    f"INSERT INTO contents (run, sha256, size, content) VALUES ({RUN}, ?, ?, ?) ON CONFLICT DO NOTHING"
+)
 _COUNT_FOLD: Final = update(schema.runs).values(folds=schema.runs.c.folds + 1)
 
 
@@ -282,6 +289,7 @@ class SQLiteRun:
         self._path = run_path(store, info.id)
         self._rows: list[tuple[int, float, Mapping[str, Value]]] = []
         self._statements: list[Executable] = []
+        self._contents: list[Content] = []
         known = connection.execute(select(schema.keys.c.key, schema.keys.c.key_id))
         self._key_ids: dict[str, int] = dict(map(tuple, known))
         self._named_rows = 0
@@ -306,6 +314,8 @@ class SQLiteRun:
                 scalars[key] = value
                 self._key_id(key)
             else:
+                if isinstance(value, Media):
+                    self._contents.extend(value.encoded.contents.values())
                 self._log_object(key, value.kind, value.to_json(), step, time)
         if scalars:
             self._rows.append((step, time, scalars))
@@ -389,6 +399,7 @@ class SQLiteRun:
         beat = moment - self._heartbeat_at >= HEARTBEAT_SECONDS
         if not (self._rows or self._statements or beat):
             return
+        self._write_large_contents()
         points = self._points()
         burst = len(points) > _BURST * len(self._key_ids)
         if burst:
@@ -402,6 +413,7 @@ class SQLiteRun:
         self._rows.clear()
         self._named_rows = 0
         self._statements.clear()
+        self._contents.clear()
         self._new_keys.clear()
         self._commits += 1
         if not burst:
@@ -419,8 +431,20 @@ class SQLiteRun:
                 self._insert(_APPEND, points)
             for statement in self._statements:
                 self._connection.execute(statement)
+            self._write_contents()
             if beat is not None:
                 self._beat(beat)
+
+    def _write_large_contents(self) -> None:
+        blobs = BlobFolder(self._store)
+        for content in self._contents:
+            if content.size > _INLINE and not blobs.path(content.sha256).exists():
+                blobs.add_bytes(content.read())
+
+    def _write_contents(self) -> None:
+        rows = [(c.sha256, c.size, c.read() if c.size <= _INLINE else None) for c in self._contents]
+        if rows:
+            self._connection.exec_driver_sql(_ADD_CONTENT, rows)
 
     def _points(self) -> list[Point]:
         ids = self._key_ids

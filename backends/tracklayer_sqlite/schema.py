@@ -8,7 +8,9 @@ can hold many runs; in a run's file it is 1.
   int64; 0 and 1 for bools), REAL for floats, NULL for NaN.
 - `new_points`: scalars as they came, not yet folded into `points`; empty once a run is finished.  Of two
   with the same key and step the higher `seq` counts, and both win over `points`.
-- `objects`: what is no scalar, as JSON: `kind` says what (`tracklayer.values`).
+- `objects`: what is no scalar, as JSON: `kind` says what (`tracklayer.values`, `tracklayer.media`).
+- `contents`: the files of media by SHA-256, which `objects` names; those above 1 MiB are NULL here and lie in
+  the store's `blobs/`.
 - `config`, `summary`: JSON by top-level key; `summary` holds what was set by hand.
 - `metric_rules`: what `define_metric` said.
 - `segments`: the processes that recorded the run; the last one's lease says whether it is live.
@@ -27,6 +29,7 @@ from sqlalchemy import (
     Double,
     Index,
     Integer,
+    LargeBinary,
     MetaData,
     PrimaryKeyConstraint,
     Table,
@@ -172,6 +175,16 @@ objects: Final = Table(
     UniqueConstraint("run", "key_id", "step"),
 )
 
+contents: Final = Table(
+    "contents",
+    metadata,
+    _run(),
+    Column("sha256", Text, nullable=False),
+    Column("size", Integer, nullable=False),
+    Column("content", LargeBinary),
+    UniqueConstraint("run", "sha256"),
+)
+
 artifacts: Final = Table(
     "artifacts",
     metadata,
@@ -231,7 +244,7 @@ JOIN runs ON runs.run = p.run
 """
 
 Migration = Callable[[Connection], None]
-MIGRATIONS: Final[list[Migration]] = []
+MIGRATIONS: Final[list[Migration]] = [contents.create]  # 2: media
 """The step at index i turns version i + 1 into i + 2.  Files of older versions are migrated when a run is
 continued, and in a copy in memory when it is read."""
 

@@ -12,6 +12,16 @@ What TensorBoard makes of what is logged:
 - Histograms keep float64 edges and counts.  The moments, and the counts of NaN and infinite
   elements, have no place there.
 - Texts are shown as Markdown.
+- Images are shown as the files that they are, without their boxes and masks.
+- Sounds likewise; of other formats than WAV, the browser plays those that it recognises by themselves.
+- Videos are shown among the images if they are GIFs, which browsers play; others are left out.
+- Charts are drawn with matplotlib and shown among the images.  Where it is not installed, and for
+  charts that only W&B can draw, their tables are shown.
+- Tables are Markdown: of the first 100 rows and 20 columns, 200 characters a cell, and a line that says
+  how many more there are.  Of an image or sound in a cell, its kind and its caption stand there.
+- A list of images or sounds is shown as the samples of one step.
+- Captions are texts, `<key>/caption`: TensorBoard shows none beside a picture that changes by step.
+- HTML, plotly's figures and objects in 3D are not shown.
 - Keys are tags, whatever they contain.  A tag holds one kind of value, so that a key which changes
   its kind continues as `<key> (<kind>)`.
 - What is not a row stands in texts under `tracklayer/`: `run`, `config`, `summary`, `status` and
@@ -67,5 +77,5 @@ backend = Backend(
     summary="event files for TensorBoard, in a folder on this disk",
     open=_open,
     check=_check,
-    kinds=frozenset({"scalar", "text", "histogram"}),
+    kinds=frozenset({"scalar", "text", "histogram", "image", "audio", "video", "table", "chart"}),
 )

@@ -1,19 +1,21 @@
-"""What is logged, as TensorBoard's protocol buffers: the only module that knows tensorboardX.
+"""What TensorBoard shows, as its protocol buffers: the only module that knows tensorboardX.
 
 tensorboardX has no types, so that a message is `Any` here.  A point is a `Summary.Value`: a tag and
-what it has at a step.  Formats: event.proto and summary.proto in tensorboard/compat/proto, and
-tensorboard/plugins/hparams/plugin_data.proto.
+what it has at a step.  Formats: event.proto and summary.proto in tensorboard/compat/proto,
+tensorboard/plugins/hparams/plugin_data.proto, and, for pictures and sounds, summary_v2.py and
+plugin_data.proto in tensorboard/plugins/image and audio.
 """
 
 from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from importlib import import_module
-from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeAlias
+from typing import TYPE_CHECKING, Any, ClassVar, Final, NamedTuple, TypeAlias, final
 
-from tracklayer.values import Bins, Histogram, Text, Value, kind_of
+from tracklayer.values import Bins, Histogram, Scalar, Text
 
 if TYPE_CHECKING:
     from tracklayer.protocol import State
@@ -36,6 +38,44 @@ _ENDS: Final[Mapping[State, str]] = {
     "failed": "STATUS_FAILURE",
     "crashed": "STATUS_FAILURE",
 }
+_AUDIO_WAV: Final = b"\x10\x0b"
+"""An `AudioPluginData` whose encoding, field 2, is WAV, 11; tensorboardX does not have the message."""
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Pictures:
+    """What a tag has at a step: one or more files that a browser shows.
+
+    Attributes:
+        files: their bytes; TensorBoard tells the format by them.
+        width: of the first, in pixels.
+        height: of the first, in pixels.
+    """
+
+    kind: ClassVar[str] = "image"
+    files: Sequence[bytes]
+    width: int
+    height: int
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Sounds:
+    """What a tag has at a step: one or more files that a browser plays.
+
+    Attributes:
+        files: their bytes.
+        are_wav: whether all are; what else there is, the browser has to find out.
+    """
+
+    kind: ClassVar[str] = "audio"
+    files: Sequence[bytes]
+    are_wav: bool
+
+
+Shown: TypeAlias = Scalar | Text | Histogram | Pictures | Sounds
+"""What TensorBoard has a place for; each kind has a plugin of its own."""
 
 
 class Event(NamedTuple):
@@ -47,20 +87,24 @@ class Event(NamedTuple):
     points: list[Point]
 
 
-def point(tag: str, value: Value) -> Point:
+def point(tag: str, shown: Shown) -> Point:
     """Return what shows a value of any kind."""
-    match value:
+    match shown:
         case Text():
-            return text(tag, value.text)
+            return text(tag, shown.text)
         case Histogram():
-            return _histogram(tag, value.bins)
+            return _histogram(tag, shown.bins)
+        case Pictures():
+            return _pictures(tag, shown)
+        case Sounds():
+            return _sounds(tag, shown)
         case int() | float():
-            return scalar(tag, value)
+            return scalar(tag, shown)
 
 
-def tag_for(key: str, value: Value, kinds: dict[str, str]) -> str:
+def tag_for(key: str, shown: Shown, kinds: dict[str, str]) -> str:
     """Return a key's tag, given and keeping the kind that each tag has."""
-    kind = kind_of(value)
+    kind = "scalar" if isinstance(shown, (int, float)) else shown.kind
     if kinds.setdefault(key, kind) == kind:
         return key
     return f"{key} ({kind})"
@@ -77,12 +121,7 @@ def scalar(tag: str, number: float) -> Point:
 
 def text(tag: str, content: str) -> Point:
     """Return what shows Markdown."""
-    tensor = _tensors.TensorProto(
-        dtype=_types.DT_STRING,
-        tensor_shape=_shapes.TensorShapeProto(),
-        string_val=[_clean(content).encode()],
-    )
-    return _plugin_point(tag, "text", tensor)
+    return _plugin_point(tag, "text", _strings([_clean(content).encode()], ()))
 
 
 def json_text(tag: str, data: object) -> Point:
@@ -156,13 +195,23 @@ def _serialized(**fields: Any) -> bytes:
 
 def _histogram(tag: str, bins: Bins) -> Point:
     rows = list(zip(bins.edges, bins.edges[1:], bins.counts, strict=False)) if bins.count else []
-    dimensions = [_shapes.TensorShapeProto.Dim(size=size) for size in (len(rows), 3)]
     tensor = _tensors.TensorProto(
         dtype=_types.DT_DOUBLE,
-        tensor_shape=_shapes.TensorShapeProto(dim=dimensions),
+        tensor_shape=_shape((len(rows), 3)),
         double_val=[number for row in rows for number in row],
     )
     return _plugin_point(tag, "histograms", tensor)
+
+
+def _pictures(tag: str, shown: Pictures) -> Point:
+    strings = [str(shown.width).encode(), str(shown.height).encode(), *shown.files]
+    return _plugin_point(tag, "images", _strings(strings, (len(strings),)))
+
+
+def _sounds(tag: str, shown: Sounds) -> Point:
+    strings = [string for file in shown.files for string in (file, b"")]  # the labels are not shown
+    tensor = _strings(strings, (len(shown.files), 2))
+    return _plugin_point(tag, "audio", tensor, _AUDIO_WAV if shown.are_wav else b"")
 
 
 def _set_hparam(hparam: Any, value: Any) -> None:
@@ -186,10 +235,7 @@ def _is_exact_float(number: float) -> bool:
 def _hparams_point(field: str, info: Any) -> Point:
     content = _hparams.HParamsPluginData(version=0, **{field: info}).SerializeToString()
     # the plugin reads the metadata only, but the data server leaves out points without a value
-    nothing = _tensors.TensorProto(
-        dtype=_types.DT_FLOAT,
-        tensor_shape=_shapes.TensorShapeProto(dim=[_shapes.TensorShapeProto.Dim(size=0)]),
-    )
+    nothing = _tensors.TensorProto(dtype=_types.DT_FLOAT, tensor_shape=_shape((0,)))
     return _plugin_point(HPARAMS_PREFIX + field, "hparams", nothing, content)
 
 
@@ -197,6 +243,14 @@ def _plugin_point(tag: str, plugin: str, tensor: Any, content: bytes = b"") -> P
     data = _summaries.SummaryMetadata.PluginData(plugin_name=plugin, content=content)
     metadata = _summaries.SummaryMetadata(plugin_data=data)
     return _summaries.Summary.Value(tag=_clean(tag), metadata=metadata, tensor=tensor)
+
+
+def _strings(strings: Sequence[bytes], sizes: Sequence[int]) -> Any:
+    return _tensors.TensorProto(dtype=_types.DT_STRING, tensor_shape=_shape(sizes), string_val=strings)
+
+
+def _shape(sizes: Sequence[int]) -> Any:
+    return _shapes.TensorShapeProto(dim=[_shapes.TensorShapeProto.Dim(size=size) for size in sizes])
 
 
 def _clean(string: str) -> str:

@@ -33,14 +33,13 @@ class EventLog:
     def __init__(self, path: Path) -> None:
         """Create the file; it must be new."""
         self.path = path
-        self._events: list[bytes] = []
         self._pending = bytearray()
         self._written = 0
         self._descriptor: int | None = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
 
     def append(self, event: bytes) -> None:
         """Take a serialized event."""
-        self._events.append(event)
+        self._pending += framed(event)
 
     def flush(self) -> None:
         """Hand all events to the operating system.
@@ -49,9 +48,6 @@ class EventLog:
             OSError: not all could be written; the next call goes on from there.
             BackendLostError: the file is shorter than what was written to it.
         """
-        for event in self._events:
-            self._pending += framed(event)
-        self._events = []
         while self._pending:
             descriptor = self._open()
             try:

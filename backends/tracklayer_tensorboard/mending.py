@@ -7,24 +7,20 @@ loader drops all from there on; the data server drops each tag's points from tha
 in the file on.  Then it repeats, in order, the last value of every tag and step from there on.
 
 No other file is changed, and the mended file appears whole or not at all.  A run is left as it is
-when another process has written to its folder meanwhile, and when its files are larger than
-`LIMIT_BYTES`: reading them would hold up the program's end.  The data server then shows what is
+when another process has written to its folder meanwhile, and when it has more than `LIMIT_POINTS` or
+`LIMIT_BYTES`: reading it would hold up the program's end.  The data server then shows what is
 right for a job that goes on from a checkpoint, which is how most large runs come to go back.
+
+Pictures and sounds make rows large.  They are read one at a time, and again when they are written;
+what is kept in between is where they are.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from itertools import groupby
+from typing import TYPE_CHECKING, Final, NamedTuple
 
-from tracklayer_tensorboard.encoding import (
-    HPARAMS_PREFIX,
-    Event,
-    Point,
-    file_start,
-    parse,
-    restart,
-    row,
-)
+from tracklayer_tensorboard.encoding import HPARAMS_PREFIX, Event, file_start, parse, restart, row
 from tracklayer_tensorboard.event_file import write_whole
 from tracklayer_tensorboard.records import read_records
 
@@ -34,11 +30,22 @@ if TYPE_CHECKING:
 
 OWN_PREFIX: Final = "tracklayer/"
 """The tags that tell of the run itself."""
-LIMIT_BYTES: Final = 16_000_000
-"""Some 500,000 scalars: read twice and written once, five seconds and 300 MB of memory."""
+LIMIT_POINTS: Final = 500_000
+"""Read twice and written once, five seconds and 300 MB of memory."""
+LIMIT_BYTES: Final = 250_000_000
 
 # where a newer value beside an older one does no harm
 _LENIENT: Final = (OWN_PREFIX, HPARAMS_PREFIX)
+
+
+class _Place(NamedTuple):
+    """Where an event is; sorted, places are in the order in which TensorBoard is to read them."""
+
+    step: int
+    time: float
+    path: Path
+    offset: int
+    size: int
 
 
 def mend(files: Sequence[Path], target: Path) -> bool:
@@ -49,26 +56,32 @@ def mend(files: Sequence[Path], target: Path) -> bool:
     """
     if sum(path.stat().st_size for path in files) > LIMIT_BYTES:
         return False
-    step = _lowest_hidden_step(files)
+    count, step = _lowest_hidden_step(files)
+    if count > LIMIT_POINTS:
+        return False
     if step is not None:
         write_whole(target, _mended(files, step))
     return True
 
 
-def _events(files: Iterable[Path]) -> Iterator[Event]:
+def _events(files: Iterable[Path]) -> Iterator[tuple[_Place, Event]]:
     for path in files:
-        for record in read_records(path):
-            event = parse(record)
+        for offset, data in read_records(path):
+            event = parse(data)
             if event is None:
                 break
-            yield event
+            yield _Place(event.step, event.time, path, offset, len(data)), event
 
 
-def _lowest_hidden_step(files: Iterable[Path]) -> int | None:
-    """Return the lowest step at which a tag's steps went back and were not mended since."""
+def _lowest_hidden_step(files: Iterable[Path]) -> tuple[int, int | None]:
+    """Return how many points there are, and the lowest step at which a tag went back, not mended since.
+
+    More points than the limit are not counted.
+    """
+    count = 0
     latest: dict[str, int] = {}
     lowest: int | None = None
-    for event in _events(files):
+    for _, event in _events(files):
         if event.restart:
             latest = {tag: min(last, event.step - 1) for tag, last in latest.items()}
             if lowest is not None and event.step <= lowest:
@@ -79,22 +92,41 @@ def _lowest_hidden_step(files: Iterable[Path]) -> int | None:
                 latest[tag] = event.step
             elif not tag.startswith(_LENIENT) and (lowest is None or event.step < lowest):
                 lowest = event.step
-    return lowest
+        count += len(event.points)
+        if count > LIMIT_POINTS:
+            break
+    return count, lowest
 
 
 def _mended(files: Iterable[Path], lowest: int) -> Iterator[bytes]:
-    standing: dict[str, dict[int, tuple[float, Point]]] = {}
-    for event in _events(files):
+    standing: dict[str, dict[int, _Place]] = {}
+    for place, event in _events(files):
         if event.step >= lowest:
             for point in event.points:
-                standing.setdefault(point.tag, {})[event.step] = event.time, point
-    rows: dict[tuple[int, float], list[Point]] = {}
-    for series in standing.values():
-        for step, (time, point) in series.items():
-            rows.setdefault((step, time), []).append(point)
-    start = min(time for _, time in rows)
+                standing.setdefault(point.tag, {})[event.step] = place
+    places = sorted({place for series in standing.values() for place in series.values()})
+    start = min(place.time for place in places)
     yield file_start(start)
     yield restart(lowest, start)
     yield restart(lowest, start)
-    for step, time in sorted(rows):
-        yield row(rows[step, time], step, time)
+    for place, event in _again(places):
+        points = [point for point in event.points if standing[point.tag][event.step] == place]
+        yield row(points, event.step, event.time)
+
+
+def _again(places: Iterable[_Place]) -> Iterator[tuple[_Place, Event]]:
+    """Read events that were read before.
+
+    Raises:
+        OSError: they are not there any more.
+    """
+    for path, group in groupby(places, lambda place: place.path):
+        with path.open("rb") as file:
+            for place in group:
+                file.seek(place.offset)
+                data = file.read(place.size)
+                event = parse(data) if len(data) == place.size else None
+                if event is None:
+                    msg = f"{path} was changed while it was read"
+                    raise OSError(msg)
+                yield place, event

@@ -13,9 +13,11 @@ from tracklayer.errors import (
     RunNotFoundError,
     StoreError,
     TracklayerError,
+    UnsupportedValueError,
 )
+from tracklayer.media.base import Media
 from tracklayer.naming import file_name
-from tracklayer_tensorboard import encoding
+from tracklayer_tensorboard import encoding, media
 from tracklayer_tensorboard.event_file import (
     EventLog,
     clear_ends,
@@ -28,13 +30,13 @@ from tracklayer_tensorboard.event_file import (
 from tracklayer_tensorboard.mending import OWN_PREFIX, mend
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
     from pathlib import Path
 
     from tracklayer.artifacts import LoggedArtifact
     from tracklayer.protocol import Resume, RunInfo, Status
     from tracklayer.values import Value
-    from tracklayer_tensorboard.encoding import Point
+    from tracklayer_tensorboard.encoding import Point, Shown
 
 _CONFIG: Final = OWN_PREFIX + "config"
 _SUMMARY: Final = OWN_PREFIX + "summary"
@@ -114,6 +116,7 @@ class TensorBoardRun:
         self._config: dict[str, Any] = {}
         self._summary: dict[str, Any] = {}
         self._notes: dict[str, bytes] = {}
+        self._reported: set[str] = set()
         self._note(encoding.json_text(_RUN, _description(info)))
         log.append(encoding.file_start(now() if info.resumed else self._time))
 
@@ -126,12 +129,13 @@ class TensorBoardRun:
         self._check_open()
         points: list[Point] = []
         for key, value in values.items():
-            tag = encoding.tag_for(key, value, self._kinds)
-            points.append(encoding.point(tag, value))
-            if step > self._steps.get(tag, step - 1):
-                self._steps[tag] = step
-            else:
-                self._in_order = False
+            for name, shown in self._shown(key, value):
+                tag = encoding.tag_for(name, shown, self._kinds)
+                points.append(encoding.point(tag, shown))
+                if step > self._steps.get(tag, step - 1):
+                    self._steps[tag] = step
+                else:
+                    self._in_order = False
         self._log.append(encoding.row(points, step, time))
         self._step, self._time, self._has_rows = max(self._step, step), time, True
 
@@ -214,6 +218,19 @@ class TensorBoardRun:
             self._mend()
         self._finished = True
         self._log.close()
+
+    def _shown(self, key: str, value: Value) -> Iterable[tuple[str, Shown]]:
+        """Return what shows a value, by key; nothing if TensorBoard cannot, which is said once."""
+        if not isinstance(value, Media):
+            return ((key, value),)
+        try:
+            return tuple(media.shown(key, value))
+        except UnsupportedValueError as error:
+            reason = str(error)
+            if reason not in self._reported:
+                self._reported.add(reason)
+                reporting.warn(f"tensorboard leaves out {key!r}: {reason}")
+            return ()
 
     def _start_session(self) -> None:
         """Name the hyperparameters, as late as can be: TensorBoard holds on to the first."""

@@ -26,16 +26,21 @@ def framed(event: bytes) -> bytes:
     return b"".join((length, _checksum(length), event, _checksum(event)))
 
 
-def read_records(path: Path) -> Iterator[bytes]:
-    """Yield the serialized events of a file, up to a torn record; checksums are not looked at."""
+def read_records(path: Path) -> Iterator[tuple[int, bytes]]:
+    """Yield a file's serialized events, each with its offset, up to a torn record.
+
+    Checksums are not looked at.
+    """
     most = path.stat().st_size  # a damaged length must not make this ask for any memory
+    start = _LENGTH.size + _CHECKSUM_BYTES
     with path.open("rb") as file:
         while len(header := file.read(_LENGTH.size + _CHECKSUM_BYTES)) > _LENGTH.size:
             size: int = _LENGTH.unpack_from(header)[0]
             content = file.read(min(size + _CHECKSUM_BYTES, most))
             if len(content) != size + _CHECKSUM_BYTES:
                 return
-            yield content[:size]
+            yield start, content[:size]
+            start += len(content) + len(header)
 
 
 def _checksum(data: bytes) -> bytes:

@@ -53,6 +53,7 @@ backend = Backend(
     open=_open,
     check=_check,
     hosted=True,
+    in_order=True,
     received=_received,
     server=_server,
 )

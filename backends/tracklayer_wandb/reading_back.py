@@ -12,6 +12,7 @@ from tracklayer.errors import BackendUnavailableError
 from tracklayer.protocol import Received, RunInfo, State
 from tracklayer_wandb.artifacts import missing_artifacts
 from tracklayer_wandb.login import api_url, check_login
+from tracklayer_wandb.media import charts_by_table
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -80,6 +81,7 @@ def _received(run: Any, missing: tuple[LoggedArtifact, ...]) -> Received:
     keys: dict[int, frozenset[str]] = {}
     interned: dict[frozenset[str], frozenset[str]] = {}
     last, count = -1, 0
+    charts = charts_by_table(run.rawconfig.get("_wandb", {}).get("visualize", {}))
     # the client asks for ranges of steps, full or empty: wide ones for high steps
     width = max(_PAGE_STEPS, run.lastHistoryStep // _MAX_PAGES + 1)
     rows: Iterable[dict[str, Any]] = run.scan_history(page_size=width, use_cache=False)
@@ -89,7 +91,7 @@ def _received(run: Any, missing: tuple[LoggedArtifact, ...]) -> Received:
         true_step = row.get(TRUE_STEP)
         step = int(row["_step"] if true_step is None else true_step)
         present = frozenset(k for k, v in row.items() if v is not None and k not in _OURS)
-        present |= keys.get(step, frozenset())
+        present |= {charts[key] for key in present & charts.keys()} | keys.get(step, frozenset())
         keys[step] = interned.setdefault(present, present)
     return Received(
         state=_STATES.get(run.state, "running"),

@@ -7,14 +7,16 @@ sent at the end, one a step above the highest, with their true step beside them 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from operator import itemgetter
 from typing import TYPE_CHECKING, Any, Final, final
 
 import numpy as np
 import wandb
 from wandb.errors import UsageError
 
+from tracklayer import reporting
 from tracklayer.errors import (
     BackendLostError,
     BackendUnavailableError,
@@ -22,6 +24,7 @@ from tracklayer.errors import (
     RunNotFoundError,
     UnsupportedValueError,
 )
+from tracklayer.media.base import Media
 from tracklayer.protocol import MetricRule, Resume, RunInfo, Status
 from tracklayer.summaries import MetricSummaries
 from tracklayer.values import Histogram, Text, Value
@@ -33,6 +36,7 @@ from tracklayer_wandb.client import (
     lost_when_client_dies,
 )
 from tracklayer_wandb.login import quiet_client
+from tracklayer_wandb.media import summary_entry, wandb_media
 from tracklayer_wandb.reading_back import TRUE_STEP, shows_end
 
 if TYPE_CHECKING:
@@ -41,6 +45,7 @@ if TYPE_CHECKING:
 
 _INIT_SECONDS: Final = 6.0  # with the client's import and start, `init` is done in less than 9
 _MAX_LATE_ROWS: Final = 100_000  # what more there is, a push sends
+_MAX_LATE_BYTES: Final = 256_000_000  # of media, likewise
 
 
 def open_run(info: RunInfo, resume: Resume | None, settings: Settings) -> WandbRun:
@@ -109,34 +114,63 @@ class WandbRun:
         self._first_step: int = run.starting_step
         self._step = self._first_step - 1  # the highest that the server has or is sent
         self._late: list[tuple[int, float, Mapping[str, Value]]] = []
-        self._latest: dict[str, Value] = {}
+        self._late_bytes = 0
+        self._latest: dict[str, tuple[int, Any]] = {}  # each entry's step, and it as the summary has it
         self._summaries = MetricSummaries()
         self._set_by_hand: dict[str, Any] = {}
 
     def log(self, values: Mapping[str, Value], *, step: int, time: float) -> None:
-        """Send a row, or keep it for the end where the client would drop it."""
+        """Send a row, or keep it for the end where the client would drop it.
+
+        Raises:
+            UnsupportedValueError: media that the client does not take, when all the rest is sent; or a late
+                row too many.
+        """
         if step >= max(self._step, self._first_step):
             self._step = step
-            self._latest.update(values)
             self._summaries.add(values, step)
-            self._send(values, step, time)
+            sent, refused = self._send(values, step, time)
+            self._latest.update((key, (step, value)) for key, value in sent.items())
+            if refused:
+                raise UnsupportedValueError(_first_of(refused))
         elif step < self._first_step and not self._replaying:
             # of a step that an earlier segment may have sent: W&B keeps the first value, and a
             # push, which asks the server, sends what is really missing
             return
-        elif len(self._late) >= _MAX_LATE_ROWS:
-            msg = f"more than {_MAX_LATE_ROWS} rows came late; `tracklayer push` sends the rest"
-            raise UnsupportedValueError(msg)
         else:
-            self._late.append((step, time, values))
+            self._keep(values, step, time)
+
+    def _keep(self, values: Mapping[str, Value], step: int, time: float) -> None:
+        size = sum(value.nbytes for value in values.values() if isinstance(value, Media))
+        if len(self._late) >= _MAX_LATE_ROWS or self._late_bytes + size > _MAX_LATE_BYTES:
+            most = f"{_MAX_LATE_ROWS} rows, or {_MAX_LATE_BYTES // 10**6} MB of media"
+            msg = f"more than {most}, came late; `tracklayer push` sends the rest"
+            raise UnsupportedValueError(msg)
+        self._late_bytes += size
+        self._late.append((step, time, values))
 
     def _send(
         self, values: Mapping[str, Value], step: int, time: float, *, complete: bool | None = None
-    ) -> None:
-        row = {key: _shown(value) for key, value in values.items()}
-        row["_timestamp"] = time
-        with lost_when_client_dies():
-            self._run.log(row, step=step, commit=complete)
+    ) -> tuple[dict[str, Any], list[str]]:
+        """Send a row, its media one by one; return what the summary shows of it, and what was refused."""
+        media = {key: value for key, value in values.items() if isinstance(value, Media)}
+        sent = {key: _shown(value) for key, value in values.items() if key not in media}
+        refused: list[str] = []
+        self._log_row(sent, step, time, complete=complete and not media)
+        for key, value in media.items():
+            try:
+                with wandb_media(key, value) as shown:
+                    self._log_row({key: shown}, step, time)
+                    sent.update([summary_entry(key, shown, self._run, step)])
+            except UnsupportedValueError as error:
+                refused.append(str(error))
+        if complete and media:
+            self._log_row({}, step, time, complete=True)
+        return sent, refused
+
+    def _log_row(self, row: dict[str, Any], step: int, time: float, *, complete: bool | None = None) -> None:
+        with lost_when_client_dies():  # the time is the last call's, and the client's own if that has none
+            self._run.log({**row, "_timestamp": time}, step=step, commit=complete)
 
     def update_config(self, config: Mapping[str, Any]) -> None:
         """Merge entries into the W&B config."""
@@ -200,17 +234,24 @@ class WandbRun:
         with lost_when_client_dies():
             self._run.define_metric(TRUE_STEP, summary="none", hidden=True)
         overwritten: dict[str, Any] = {}
+        refused: list[str] = []
         for step, time, values in sorted(self._late, key=lambda row: row[:2]):
             self._step += 1
             self._summaries.add(values, step)
-            self._send({**values, TRUE_STEP: step}, self._step, time, complete=True)
-            overwritten.update({k: _shown(self._latest[k]) for k in values if k in self._latest})
+            sent, problems = self._send({**values, TRUE_STEP: step}, self._step, time, complete=True)
+            refused += problems
+            for key in sent.keys() & self._latest.keys():
+                self._latest[key] = max((step, sent[key]), self._latest[key], key=itemgetter(0))
+                overwritten[key] = self._latest[key][1]
         self._late.clear()
-        overwritten |= {k: v for k, v in self._summaries.current().items() if k in overwritten}
+        folded = {k: v for k, v in self._summaries.current().items() if k in overwritten}
+        overwritten |= folded
         if self.info.resumed:  # what the client folded over earlier segments, too, is better
-            overwritten = {k: v for k, v in overwritten.items() if not isinstance(v, dict)}
+            overwritten = {k: v for k, v in overwritten.items() if not isinstance(folded.get(k), dict)}
         with lost_when_client_dies():
             self._run.summary.update(overwritten)
+        if refused:  # not raised: the end of the run would be tried again
+            reporting.warn(f"wandb refused a call: {_first_of(refused)}")
 
 
 def _confirm_seconds(settings: Settings) -> float:
@@ -226,6 +267,10 @@ def _shown(value: Value) -> Any:
     if isinstance(value, Text):
         return value.text
     return value
+
+
+def _first_of(refused: Sequence[str]) -> str:
+    return refused[0] if len(refused) == 1 else f"{refused[0]}; and {len(refused) - 1} more"
 
 
 def _first_line(error: BaseException) -> str:

@@ -12,7 +12,7 @@ from typing import Any, final
 import click
 
 from tracklayer import __version__
-from tracklayer.cli import backends, export, failures, push, recover, runs, show
+from tracklayer.cli import backends, export, failures, media, push, recover, runs, show
 from tracklayer.errors import TracklayerError
 
 
@@ -46,5 +46,5 @@ def main() -> None:
     """
 
 
-for _module in (runs, show, push, export, backends, recover):
+for _module in (runs, show, media, push, export, backends, recover):
     main.add_command(_module.command)

@@ -1,12 +1,14 @@
-"""Finding the run that a person means."""
+"""Finding the run, and the keys in it, that a person means."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from tracklayer.errors import RunNotFoundError
+from tracklayer.errors import RunNotFoundError, UsageError
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from tracklayer.reading import RunReader, Store
 
 
@@ -29,3 +31,22 @@ def find_run(store: Store, ref: str, project: str | None = None) -> RunReader:
             if ref and unreadable.name.startswith(ref):
                 raise unreadable.error from None  # "no such run" would be wrong
         raise
+
+
+def find_keys(known: Sequence[str], wanted: Sequence[str], where: str) -> list[str]:
+    """Return the known keys that are among the wanted ones, or match one as a pattern (`*`, `?`, `[abc]`).
+
+    Raises:
+        UsageError: a wanted one finds none; the message says `where` that was, and lists close ones.
+    """
+    from difflib import get_close_matches
+    from fnmatch import fnmatchcase
+
+    found = {want: {key for key in known if key == want or fnmatchcase(key, want)} for want in wanted}
+    for want, keys in found.items():
+        if not keys:
+            close = get_close_matches(want, known, n=3)
+            hint = f"; did you mean {', '.join(map(repr, close))}?" if close else ""
+            msg = f"{where} {want!r}{hint}"
+            raise UsageError(msg)
+    return [key for key in known if any(key in keys for keys in found.values())]

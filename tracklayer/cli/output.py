@@ -50,6 +50,15 @@ def echo(text: str = "") -> None:
     click.echo(text.encode(encoding, "backslashreplace").decode(encoding))
 
 
+def can_encode(text: str) -> bool:
+    """Say whether the output's encoding has all of these characters."""
+    try:
+        text.encode(getattr(sys.stdout, "encoding", None) or "utf-8")
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
 def printable(text: str) -> str:
     """Return text in which all that is not printable, newlines too, is escaped."""
     if text.isprintable():
@@ -109,6 +118,21 @@ def fields(pairs: Sequence[tuple[str, str]]) -> None:
     width = max(len(name) for name, _ in pairs)
     for name, value in pairs:
         echo(f"{name.ljust(width)}{_GAP}{printable(value) or NOTHING}")
+
+
+def drawing(lines: Sequence[str]) -> None:
+    """Print lines that are drawn in characters; on a terminal that has colours, braille is in one."""
+    if not is_terminal():
+        for line in lines:
+            echo(line)
+        return
+    from rich.text import Text
+
+    screen = console()
+    for line in lines:
+        text = Text(line)
+        text.highlight_regex("[\u2801-\u28ff]+", "cyan")
+        screen.print(text, soft_wrap=True)
 
 
 def nested(data: Mapping[str, Any], indent: int = 1) -> None:

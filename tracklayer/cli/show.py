@@ -1,14 +1,14 @@
-"""`tracklayer show`: all that is known of one run, but for its rows."""
+"""`tracklayer show`: all that is known of one run, but for its rows; and what its metrics look like."""
 
 from __future__ import annotations
 
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import click
 
-from tracklayer.cli import output
-from tracklayer.cli.finding import find_run
+from tracklayer.cli import media, output
+from tracklayer.cli.finding import find_keys, find_run
 from tracklayer.cli.options import dir_option, json_option
 from tracklayer.cli.runs import pushed, pushes, run_seconds
 from tracklayer.seeds import split_seed
@@ -18,30 +18,45 @@ if TYPE_CHECKING:
 
     from tracklayer.reading import RunReader
 
+_CURVES: Final = 6
+
 
 @click.command("show")
 @click.argument("ref", metavar="RUN")
+@click.option(
+    "-k",
+    "--metric",
+    "wanted",
+    multiple=True,
+    metavar="KEY",
+    help="Draw this metric's curve; a pattern, such as 'val/*', draws all that match.",
+)
 @dir_option
 @json_option
-def command(*, ref: str, folder: Path | None, as_json: bool) -> None:
+def command(*, ref: str, wanted: tuple[str, ...], folder: Path | None, as_json: bool) -> None:
     """Show a run.
 
-    What it is, its config, summary, segments, metrics and artifacts; all but its rows.
+    What it is, its config, summary, segments, metrics, media and artifacts; all but its rows.
+
+    On a terminal, six metrics are drawn: those that define_metric has a summary or a goal for, and
+    then the first that were logged.  With --metric, those that it names are drawn, wherever the
+    output goes.  A column of a curve shows the smallest and the largest value in it, however many
+    there are.
     """
+    if as_json and wanted:
+        msg = "--json draws nothing; leave out --metric"
+        raise click.UsageError(msg)
     from tracklayer.registry import open_store
 
     store = open_store(folder)
     reader = find_run(store, ref)
     info = reader.info
     metrics: list[dict[str, Any]] = []
-    others: list[str] = []
     for key in reader.keys():  # noqa: SIM118 - a reader is no mapping
         metric = reader.metric(key)
         if len(metric):
             last = {"last_step": metric.step[-1].item(), "last": metric.value[-1].item()}
             metrics.append({"key": key, "points": len(metric), **last})
-        else:
-            others.append(key)
     described = {
         **asdict(info),
         "store": str(store.path),
@@ -53,14 +68,33 @@ def command(*, ref: str, folder: Path | None, as_json: bool) -> None:
         "segments": [asdict(segment) for segment in reader.segments],
         "metrics": metrics,
         "seed_metrics": _seed_metrics(reader, metrics),
-        "other_keys": others,
+        "media": media.listing(reader),
         "artifacts": [asdict(artifact) for artifact in reader.artifacts()],
         "pushes": pushes(reader, store),
     }
     if as_json:
         output.print_json(described)
     else:
-        _print(described)
+        curves = _to_draw(reader, described, wanted) if wanted or output.is_terminal() else []
+        _print(described, reader, curves)
+
+
+def _to_draw(reader: RunReader, run: dict[str, Any], wanted: tuple[str, ...]) -> list[str]:
+    """Return the metrics whose curves are drawn: those that are wanted, or else the first that matter."""
+    if wanted:
+        # one seed is drawn apart from the others only where it is named
+        known = dict.fromkeys([*_series(run), *(m["key"] for m in run["metrics"] if m["key"] in wanted)])
+        return find_keys(list(known), wanted, f"run {run['id']} has no metric")
+    from tracklayer.protocol import rule_for
+
+    rules = reader.rules
+
+    def is_defined(key: str) -> bool:
+        rule = rule_for(key, rules)
+        return rule is not None and bool(rule.summary or rule.goal)
+
+    lines = [key for key, points in _series(run).items() if points > 1]
+    return sorted(lines, key=is_defined, reverse=True)[:_CURVES]
 
 
 def _seed_metrics(reader: RunReader, metrics: list[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -85,7 +119,20 @@ def _seed_metrics(reader: RunReader, metrics: list[dict[str, Any]]) -> list[dict
     return described
 
 
-def _print(run: dict[str, Any]) -> None:
+def _series(run: dict[str, Any]) -> dict[str, int]:
+    """Return the number of points of each metric, the seeds of one taken together."""
+    seeds = {metric["key"]: metric["points"] for metric in run["seed_metrics"]}
+    points: dict[str, int] = {}
+    for metric in run["metrics"]:
+        part = split_seed(metric["key"])
+        if part and part[0] in seeds:
+            points[part[0]] = seeds[part[0]]
+        else:
+            points[metric["key"]] = metric["points"]
+    return points
+
+
+def _print(run: dict[str, Any], reader: RunReader, curves: list[str]) -> None:
     _print_info(run)
     for name in ("config", "summary"):
         if run[name]:
@@ -110,10 +157,10 @@ def _print(run: dict[str, Any]) -> None:
     if run["metrics"]:
         output.heading("metrics")
         output.table(("key", "points", "last step", "last value"), _metric_rows(run), numbers=("points",))
-    if run["other_keys"]:
-        output.heading("other keys")
-        for key in run["other_keys"]:
-            output.echo(f"  {output.printable(key)}")
+    if curves:
+        _print_curves(reader, curves, len(_series(run)))
+    if run["media"]:
+        _print_media(run["media"])
     if run["artifacts"]:
         _print_artifacts(run["artifacts"])
 
@@ -155,6 +202,35 @@ def _print_info(run: dict[str, Any]) -> None:
         ("store", run["store"]),
     ]
     output.fields([(name, value) for name, value in pairs if value])
+
+
+def _print_curves(reader: RunReader, keys: list[str], metrics: int) -> None:
+    from tracklayer.cli.curves import CHARACTERS, grid
+
+    hint = f" of {len(keys)} of {metrics} metrics; -k KEY chooses" if len(keys) < metrics else ""
+    output.heading(f"curves{hint}")
+    drawn = [reader.metric(key) for key in keys]
+    output.drawing(grid(drawn, output.console().width, in_ascii=not output.can_encode(CHARACTERS)))
+
+
+def _print_media(listed: list[dict[str, Any]]) -> None:
+    output.heading("media")
+    output.table(
+        ("key", "kind", "steps", "first", "last", "bytes", "caption"),
+        [
+            (
+                entry["key"],
+                ", ".join(entry["kinds"]),
+                str(entry["steps"]),
+                str(entry["first_step"]),
+                str(entry["last_step"]),
+                str(entry["bytes"] or ""),
+                entry["caption"] or "",
+            )
+            for entry in listed
+        ],
+        numbers=("steps", "first", "last", "bytes"),
+    )
 
 
 def _print_artifacts(artifacts: list[dict[str, Any]]) -> None:

@@ -1,0 +1,51 @@
+"""The program as a person or a script runs it: what the tests of the command line share."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import pty
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner, Result
+
+from tracklayer.cli import main
+
+
+def cli(*arguments: str | Path, expect: int = 0) -> Result:
+    """Run the program; an exception that is not an exit code fails the test."""
+    result = CliRunner().invoke(main, [str(a) for a in arguments], catch_exceptions=False)
+    assert result.exit_code == expect, result.output
+    return result
+
+
+def read_json(*arguments: str | Path, expect: int = 0) -> Any:
+    """Run the program; parse its output as a strict parser would."""
+
+    def refuse(word: str) -> None:
+        pytest.fail(f"{word} is no JSON")
+
+    return json.loads(cli(*arguments, "--json", expect=expect).stdout, parse_constant=refuse)
+
+
+def on_a_terminal(*arguments: str, columns: int = 80, **environment: str) -> str:
+    """Run the program on a terminal; return what it wrote there."""
+    controller, terminal = pty.openpty()
+    settings = {"COLUMNS": str(columns), "LINES": "40", "TERM": "xterm-256color", **environment}
+    command = [sys.executable, "-m", "tracklayer", *arguments]
+    with subprocess.Popen(
+        command, stdin=terminal, stdout=terminal, stderr=terminal, env={**os.environ, **settings}
+    ) as process:
+        os.close(terminal)
+        written = b""
+        with contextlib.suppress(OSError):  # Linux: the terminal is closed
+            while chunk := os.read(controller, 65536):
+                written += chunk
+        os.close(controller)
+        assert process.wait() == 0, written
+    return written.decode()

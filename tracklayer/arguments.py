@@ -1,0 +1,164 @@
+"""What `init` is told besides its arguments: W&B's settings object, and W&B's variables.
+
+An argument is stronger than the object, and the object stronger than the environment.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Container, Iterable, Mapping
+from dataclasses import replace
+from typing import Any, Final, Never, final
+
+from tracklayer.configuration import checked_mapping, plain
+from tracklayer.errors import UsageError
+from tracklayer.settings import Settings as RecordingSettings
+from tracklayer.settings import wandb_default
+
+_FIELDS: Final[Mapping[str, str]] = {
+    "project": "project",
+    "entity": "entity",
+    "name": "run_name",
+    "id": "run_id",
+    "group": "run_group",
+    "job_type": "run_job_type",
+    "notes": "run_notes",
+    "resume": "resume",
+}
+"""What W&B's object calls that for which W&B also has a variable."""
+
+
+@final
+class Settings:
+    """W&B's object for what `init` may be told in one piece.
+
+    Args:
+        entity: as `init` has it; so are `project`, `mode`, `resume` and `reinit`.
+        project: see `entity`.
+        run_id: `id` of `init`, and so on, down to `run_tags`.
+        run_name: see `run_id`.
+        run_group: see `run_id`.
+        run_job_type: see `run_id`.
+        run_notes: see `run_id`.
+        run_tags: see `run_id`.
+        mode: see `entity`.
+        resume: see `entity`.
+        reinit: see `entity`.
+        root_dir: `dir` of `init`.
+        init_timeout: seconds that `init` waits for a backend.
+        finish_timeout: seconds that `finish` waits for a hosted backend.
+        others: W&B's further fields, which are refused: they are its client's own.
+
+    Raises:
+        UsageError: a field that means nothing here, or a time that cannot be right.
+    """
+
+    __slots__ = (
+        "entity",
+        "finish_timeout",
+        "init_timeout",
+        "mode",
+        "project",
+        "reinit",
+        "resume",
+        "root_dir",
+        "run_group",
+        "run_id",
+        "run_job_type",
+        "run_name",
+        "run_notes",
+        "run_tags",
+    )
+
+    def __init__(
+        self,
+        *,
+        entity: str | None = None,
+        project: str | None = None,
+        run_id: str | None = None,
+        run_name: str | None = None,
+        run_group: str | None = None,
+        run_job_type: str | None = None,
+        run_notes: str | None = None,
+        run_tags: Iterable[str] | None = None,
+        mode: str | None = None,
+        resume: str | bool | None = None,
+        reinit: str | bool | None = None,
+        root_dir: str | os.PathLike[str] | None = None,
+        init_timeout: float | None = None,
+        finish_timeout: float | None = None,
+        **others: Never,
+    ) -> None:
+        for name in others:
+            msg = (
+                f"Settings: {name} means nothing to tracklayer; W&B's client, where it records, also "
+                f"reads it from WANDB_{name.upper()}"
+            )
+            raise UsageError(msg)
+        self.entity = entity
+        self.project = project
+        self.run_id = run_id
+        self.run_name = run_name
+        self.run_group = run_group
+        self.run_job_type = run_job_type
+        self.run_notes = run_notes
+        self.run_tags = run_tags
+        self.mode = mode
+        self.resume = resume
+        self.reinit = reinit
+        self.root_dir = root_dir
+        self.init_timeout = _checked_seconds("init_timeout", init_timeout)
+        self.finish_timeout = _checked_seconds("finish_timeout", finish_timeout)
+
+    @classmethod
+    def of(cls, given: Settings | Mapping[str, Any] | None) -> Settings:
+        """Return what `init` was given as an object.
+
+        Raises:
+            UsageError: a field that means nothing here, or something else than settings.
+        """
+        if isinstance(given, Settings):
+            return given
+        return cls(**checked_mapping({} if given is None else given, "settings"))
+
+    def applied_to(self, settings: RecordingSettings) -> RecordingSettings:
+        """Return the settings with the times that this says."""
+        start, finish = self.init_timeout, self.finish_timeout
+        return replace(
+            settings,
+            start_timeout=settings.start_timeout if start is None else start,
+            finish_timeout=settings.finish_timeout if finish is None else finish,
+        )
+
+    def default(self, argument: str) -> Any:
+        """Return what an argument is that `init` was not given; None if nothing says it."""
+        said = getattr(self, _FIELDS[argument])
+        return wandb_default(argument) if said is None else said
+
+
+def chosen_config(
+    config: Any, include: Container[str] | None = None, exclude: Container[str] | None = None
+) -> Mapping[str, Any]:
+    """Return the mapping view of a config: all of it, what is included, or all but what is excluded.
+
+    Raises:
+        UsageError: it has none, or both are given.
+        UnsupportedValueError: it holds what is logged, such as an image.
+    """
+    if include and exclude:
+        msg = "config_include_keys and config_exclude_keys: give one of them"
+        raise UsageError(msg)
+    view = checked_mapping({} if config is None else config)
+    chosen = {
+        k: v for k, v in view.items() if not (include and k not in include) and k not in (exclude or ())
+    }
+    for key, value in chosen.items():
+        plain(value, key, [])  # what it cannot be is said before a run is opened
+    return chosen
+
+
+def _checked_seconds(name: str, seconds: float | None) -> float | None:
+    if seconds is not None and not 0 <= seconds < float("inf"):
+        msg = f"Settings: {name}={seconds!r} is no number of seconds"
+        raise UsageError(msg)
+    return seconds
