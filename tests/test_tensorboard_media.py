@@ -67,7 +67,7 @@ def files(values: list[Files]) -> dict[int, list[bytes]]:
 
 def python(code: str, *arguments: object) -> str:
     """Run a script to its end; return what it printed."""
-    script = f"import sys; sys.path.insert(0, {str(Path(__file__).parent)!r})\n" + textwrap.dedent(code)
+    script = "import sys\n" + textwrap.dedent(code)
     command = [sys.executable, "-c", script, *map(str, arguments)]
     return subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
 
@@ -337,14 +337,17 @@ def test_mending_holds_one_row_at_a_time(tmp_path: Path) -> None:
     path = tmp_path / "long.wav"
     path.write_bytes(bytes(4_000_000))
     code = """
+        from pathlib import Path
         from resource import RUSAGE_SELF, getrusage
-        from test_tensorboard_media import Audio, Path, Status, log, opened, sys
-        run = opened(Path(sys.argv[1]))
-        for step in range(20):
-            log(run, "long", {step: Audio(Path(sys.argv[1], "long.wav"))})
+        from tracklayer.media.audio import Audio
+        from tracklayer.protocol import RunInfo, Status
+        from tracklayer.settings import Settings
+        from tracklayer_tensorboard import backend
+        store = Path(sys.argv[1])
+        run = backend.open(RunInfo("run", "demo", "run"), None, Settings(("tensorboard",), store))
+        for step in (*range(20), 0):
+            run.log({"long": Audio(store / "long.wav")}, step=step, time=0.0)
             run.commit()
-        log(run, "loss", {1: 1.0, 0: 0.0})
-        run.commit()
         before = getrusage(RUSAGE_SELF).ru_maxrss
         run.finish(Status())
         print(getrusage(RUSAGE_SELF).ru_maxrss - before)
@@ -523,7 +526,6 @@ def test_without_matplotlib_a_chart_is_shown_as_its_table(
 
 def test_opening_a_run_loads_nothing_that_media_take(tmp_path: Path) -> None:
     code = """
-        import sys
         from pathlib import Path
         from tracklayer.protocol import RunInfo
         from tracklayer.settings import Settings

@@ -20,6 +20,7 @@ from tracklayer.values import Histogram
 
 _MAX_ARRAY: Final = 1000  # elements; a larger one is no setting, nor a result in one number
 _MAX_WORDS: Final = 200  # characters
+_LITTLE_IS_LEFT: Final = (" at 0x", "...", "\n")  # of an object without a `__str__`, of a large one
 
 
 def as_mapping(source: Any) -> Mapping[str, Any] | None:  # noqa: PLR0911 - one return a kind of view
@@ -60,7 +61,7 @@ def checked_mapping(source: Any, what: str = "config") -> Mapping[str, Any]:
     return view
 
 
-def plain(value: Any, path: str, strange: list[str]) -> Any:
+def plain(value: Any, path: str, strange: list[str]) -> Any:  # noqa: PLR0911 - one return a kind of value
     """Return JSON-like data for a value; `strange` collects the paths of which little is left.
 
     Numbers, strings, lists, None and anything with a mapping view stay what they are; tuples and sets become
@@ -90,7 +91,7 @@ def plain(value: Any, path: str, strange: list[str]) -> Any:
     if mapping is not None:
         return {str(k): plain(v, f"{path}.{k}" if path else str(k), strange) for k, v in mapping.items()}
     words = _in_words(value)
-    if len(words) > _MAX_WORDS or "\n" in words or " at 0x" in words:
+    if len(words) > _MAX_WORDS or any(mark in words for mark in _LITTLE_IS_LEFT):
         strange.append(path)
     return words
 

@@ -17,10 +17,11 @@ if TYPE_CHECKING:
 _INCHES: Final = (6.4, 4.8)
 _DOTS_PER_INCH: Final = 100
 _HISTOGRAM_BINS: Final = 30
+_MOST_PARTS: Final = 1_000  # bars, lines or classes: more are a blur that takes many seconds to draw
 _MOST_NAMES: Final = 40  # beside an axis: of more, some are left out evenly
 _MOST_IN_LEGEND: Final = 20
 _MOST_NUMBERED: Final = 16  # classes of a confusion matrix, whose cells have room for their numbers
-_NAME_LENGTH: Final = 30
+_NAME_LENGTH: Final = 20
 _TITLE_LENGTH: Final = 80
 _LARGEST: Final = 1e300  # matplotlib adds margins, which must not overflow
 
@@ -35,7 +36,7 @@ def draw_chart(chart: Chart) -> bytes:
 
     Raises:
         UnsupportedValueError: its specification is known to W&B only, a column that it names is missing or
-            not made of numbers, or matplotlib is not installed.
+            not made of numbers, it has more than 1,000 bars, lines or classes, or matplotlib is not installed.
     """
     draw = _DRAWN.get(chart.spec)
     if draw is None:
@@ -122,6 +123,7 @@ def _curves(axes: Axes, content: _Content, x: str, y: str, group: str) -> None:
     for name, across, up in rows:
         if isfinite(across):
             curves.setdefault(name, []).append((across, up))
+    _check_count(len(curves), "lines")
     lines: list[Any] = []
     for points in curves.values():
         xs, ys = zip(*sorted(points, key=lambda point: point[0]), strict=True)
@@ -137,6 +139,7 @@ def _scatter(axes: Axes, content: _Content) -> None:
 
 def _bar(axes: Axes, content: _Content) -> None:
     names = content.texts("label")
+    _check_count(len(names), "bars")
     axes.barh(range(len(names)), content.numbers("value"))
     _set_names(axes.set_yticks, names)
     axes.invert_yaxis()  # the first row is the topmost
@@ -152,12 +155,13 @@ def _histogram(axes: Axes, content: _Content) -> None:
 def _confusion_matrix(axes: Axes, content: _Content) -> None:
     actual, predicted = content.texts("Actual"), content.texts("Predicted")
     classes = list(dict.fromkeys((*actual, *predicted)))
+    _check_count(len(classes), "classes")
     position = {name: number for number, name in enumerate(classes)}
     counts = [[0.0] * len(classes) for _ in classes]
     for name, other, count in zip(actual, predicted, content.numbers("nPredictions"), strict=True):
         counts[position[name]][position[other]] += count
     if classes:
-        axes.imshow(counts, cmap="Blues")
+        axes.imshow(counts, cmap="Blues", vmin=0)
     if len(classes) <= _MOST_NUMBERED:
         middle = max(map(max, counts), default=0.0) / 2
         for row, line in enumerate(counts):
@@ -179,6 +183,12 @@ _DRAWN: Final[Mapping[str, Callable[[Axes, _Content], None]]] = {
     "wandb/confusion_matrix/v1": _confusion_matrix,
 }
 """By the specification that W&B's client names in wandb/plot; what these say is on W&B's server."""
+
+
+def _check_count(count: int, what: str) -> None:
+    if count > _MOST_PARTS:
+        msg = f"a chart of {count:,} {what} is not drawn; {_MOST_PARTS:,} are the most"
+        raise UnsupportedValueError(msg)
 
 
 def _set_labels(axes: Axes, across: str, up: str) -> None:

@@ -61,7 +61,9 @@ def in_order(runs: Sequence[_Run], order: str) -> list[_Run]:
     name = order.removeprefix("-").removeprefix("+")
     found = [(_sortable(_field(run, name)), run) for run in runs]
     present = [(value, run) for value, run in found if value is not None]
-    present.sort(key=lambda item: item[0], reverse=order.startswith("-"))
+    present.sort(key=lambda item: item[0])
+    if order.startswith("-"):
+        present.reverse()
     return [*(run for _, run in present), *(run for value, run in found if value is None)]
 
 

@@ -323,7 +323,8 @@ def pr_curve(
         msg = f"pr_curve: interp_size must be 1 or more, not {interp_size}"
         raise UsageError(msg)
     metrics = _sklearn("metrics", "pr_curve")
-    at = np.linspace(0, 1, interp_size)[::-1]
+    # not numpy.linspace: a recall of 3/5 is to be at 0.6, not below 0.6000000000000001
+    at = np.arange(interp_size)[::-1] / max(interp_size - 1, 1)
     curves: list[tuple[Any, NDArray[Any], NDArray[Any]]] = []
     for name, is_positive, scores in _one_against_others(y_true, y_probas, labels, classes_to_plot):
         precision, recall, _ = metrics.precision_recall_curve(is_positive, scores)

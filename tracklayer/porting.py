@@ -6,10 +6,12 @@ holds `docs/wandb.md` to it.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any, Final, NamedTuple
+from collections.abc import Callable, Mapping
+from typing import Any, Final, NamedTuple, TypeVar, final
 
 from tracklayer.errors import NotSupportedError, UsageError
+
+_Class = TypeVar("_Class")
 
 
 class Name(NamedTuple):
@@ -49,7 +51,7 @@ NAMES: Final[Mapping[str, Mapping[str, Name]]] = {
         "__version__": _here("tracklayer's own"),
         "init": _here("`project` is the first positional argument; its arguments are below"),
         "finish": _here(),
-        "log": _here("`list`s hold media only; several arrays of a row leave the device in one dispatch"),
+        "log": _here("refuses None and bare arrays: wrap these, in a `Histogram` for example"),
         "config": _here("an entry may be changed at any time, as with wandb's `allow_val_change=True`"),
         "summary": _here("entries cannot be removed"),
         "run": _here(),
@@ -70,8 +72,8 @@ NAMES: Final[Mapping[str, Mapping[str, Name]]] = {
         "Video": _here(),
         "Html": _here(),
         "Plotly": _here(),
-        "Object3D": _here(),
-        "Table": _here(),
+        "Object3D": _here("points and files; no mapping of points, boxes and vectors"),
+        "Table": _here('no `log_mode="INCREMENTAL"`'),
         "plot": _here(),
         "plot_table": _here(),
         "Run": _here("what a backend implements; what `init` returns is an `ActiveRun`"),
@@ -104,7 +106,7 @@ NAMES: Final[Mapping[str, Mapping[str, Name]]] = {
         "CommError": _not("a server that is away raises nothing here, and is reported once"),
         "Graph": _not("draw it, and log the figure"),
         "EvalTable": _not("`Table` holds the same rows"),
-        "box3d": _not("a box of an `Object3D` is a mapping with its `corners`"),
+        "box3d": _not("log the corners of the box as points of an `Object3D`"),
         "Molecule": _not("`save` keeps its file"),
         "ArtifactTTL": _not("nothing that is recorded here expires"),
         "Classes": _not('`Image` takes the classes as a list of `{"id": 1, "name": "cat"}`'),
@@ -158,7 +160,7 @@ NAMES: Final[Mapping[str, Mapping[str, Name]]] = {
         "anonymous": _not("leave it out: it does nothing in wandb either", (None, "never")),
     },
     "login": {
-        "key": _here("kept in this process's environment, for its W&B client; never written anywhere"),
+        "key": _here("kept in this process's environment, where W&B's client looks; written nowhere"),
         "host": _here("likewise"),
         "relogin": _not(_NO_PROMPT),
         "force": _not("`TRACKLAYER_FALLBACK=error` makes it an error that W&B cannot be used"),
@@ -305,6 +307,7 @@ NAMES: Final[Mapping[str, Mapping[str, Name]]] = {
         "CommError": _not("a server that is away raises nothing here, and is reported once"),
         "AuthenticationError": _not("without a login, a run is recorded locally, and that is reported once"),
         "UnsupportedError": _not("`NotSupportedError` is raised for what is not here"),
+        "WandbCoreNotAvailableError": _not("`BackendUnavailableError` says that W&B cannot be used"),
     },
     "Api": {
         "runs": _here("a list; `path` may leave the entity out"),
@@ -443,11 +446,39 @@ NAMES: Final[Mapping[str, Mapping[str, Name]]] = {
 
 def absent(owner: str, name: str) -> NotSupportedError | None:
     """Return the error about one of wandb's names that is not here; None for a name of nobody's."""
-    found = NAMES[owner].get(name)
-    if found is None or found.is_here:
-        return None
+    known = NAMES[owner].get(name)
+    return None if known is None or known.is_here else NotSupportedError(_said(owner, name, known))
+
+
+def tells_what_is_absent(owner: str) -> Callable[[type[_Class]], type[_Class]]:
+    """Have a class raise the errors about those of wandb's names that it does not have.
+
+    Not by `__getattr__`, which would make each access to what it does have slower.
+    """
+
+    def tell(kind: type[_Class]) -> type[_Class]:
+        for name, known in NAMES[owner].items():
+            if not known.is_here:
+                setattr(kind, name, _Absent(_said(owner, name, known)))
+        return kind
+
+    return tell
+
+
+@final
+class _Absent:
+    """An attribute that raises an error with a message."""
+
+    def __init__(self, message: str) -> None:
+        self._message = message
+
+    def __get__(self, instance: object, kind: type | None = None) -> object:
+        raise NotSupportedError(self._message)
+
+
+def _said(owner: str, name: str, known: Name) -> str:
     whose = "wandb" if owner == "wandb" else f"wandb's {owner}"
-    return NotSupportedError(f"{whose}.{name} is not in tracklayer: {found.note}")
+    return f"{whose}.{name} is not in tracklayer: {known.note}"
 
 
 def refuse(call: str, arguments: Mapping[str, Any]) -> None:

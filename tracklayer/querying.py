@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Never, final
 from tracklayer import filtering
 from tracklayer.errors import RunNotFoundError, UsageError
 from tracklayer.ledger import Ledger
-from tracklayer.porting import absent, refuse
+from tracklayer.porting import refuse, tells_what_is_absent
 from tracklayer.registry import open_store
 from tracklayer.values import Text
 
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 
 @final
+@tells_what_is_absent("Api")
 class Api:
     """The runs of a store, as `wandb.Api` has them.
 
@@ -100,23 +101,16 @@ class Api:
         return run
 
     def _parts(self, path: str, count: int) -> list[str | None]:
-        parts = [part for part in path.split("/") if part]
-        if len(parts) == count + 1 and parts[-2] == "runs":  # as in a URL
-            del parts[-2]
+        parts = [part for part in path.replace("/runs/", "/").split("/") if part]  # as in a URL
         if len(parts) > count:
             msg = f"path {path!r} has {len(parts)} parts, and may have {count}"
             raise UsageError(msg)
         defaults = [self._given.get("entity"), self._given.get("project"), None][:count]
         return [*defaults[: count - len(parts)], *parts]
 
-    if not TYPE_CHECKING:  # a checker knows what is here
-
-        def __getattr__(self, name: str) -> object:
-            """Say what to do where wandb has more."""
-            raise absent("Api", name) or AttributeError(f"Api has no attribute {name!r}")
-
 
 @final
+@tells_what_is_absent("Api.run")
 class ApiRun:
     """A recorded run, as `wandb.Api` has it; made by `Api`.  What is asked for is read then."""
 
@@ -284,14 +278,9 @@ class ApiRun:
         """Name the run."""
         return f"<tracklayer recorded run {'/'.join(self.path)} ({self.state})>"
 
-    if not TYPE_CHECKING:  # a checker knows what is here
-
-        def __getattr__(self, name: str) -> object:
-            """Say what to do where wandb has more."""
-            raise absent("Api.run", name) or AttributeError(f"a recorded run has no attribute {name!r}")
-
 
 @final
+@tells_what_is_absent("Api.run.summary")
 class ApiSummary(Mapping[str, Any]):
     """A recorded summary."""
 
@@ -309,12 +298,6 @@ class ApiSummary(Mapping[str, Any]):
 
     def __repr__(self) -> str:
         return repr(self._json_dict)
-
-    if not TYPE_CHECKING:  # a checker knows what is here
-
-        def __getattr__(self, name: str) -> object:
-            """Say what to do where wandb has more."""
-            raise absent("Api.run.summary", name) or AttributeError(f"a summary has no attribute {name!r}")
 
 
 def _as_wandb(row: Row, start: float) -> dict[str, Any]:

@@ -12,18 +12,20 @@ What TensorBoard makes of what is logged:
 - Histograms keep float64 edges and counts.  The moments, and the counts of NaN and infinite
   elements, have no place there.
 - Texts are shown as Markdown.
-- Images are shown as the files that they are, without their boxes and masks.
-- Sounds likewise; of other formats than WAV, the browser plays those that it recognises by themselves.
-- Videos are shown among the images if they are GIFs, which browsers play; others are left out.
-- Charts are drawn with matplotlib and shown among the images.  Where it is not installed, and for
-  charts that only W&B can draw, their tables are shown.
-- Tables are Markdown: of the first 100 rows and 20 columns, 200 characters a cell, and a line that says
-  how many more there are.  Of an image or sound in a cell, its kind and its caption stand there.
-- A list of images or sounds is shown as the samples of one step.
-- Captions are texts, `<key>/caption`: TensorBoard shows none beside a picture that changes by step.
-- HTML, plotly's figures and objects in 3D are not shown.
-- Keys are tags, whatever they contain.  A tag holds one kind of value, so that a key which changes
-  its kind continues as `<key> (<kind>)`.
+- Images are shown as the files that they are, without their boxes and masks; those of formats that
+  TensorBoard does not tell browsers of, such as TIFF, as PNG.
+- Sounds are played as the files that they are; TensorBoard tells browsers of WAV only, and of others
+  they have to find out the format.
+- Videos stand among the images: browsers play a GIF.  Others are left out, with a warning.
+- A list of these is the samples of one step.
+- Captions are texts, `<key>/caption`, because TensorBoard knows a description of a whole tag only.
+- Charts are drawn with matplotlib and stand among the images; where it is not installed, and if only
+  W&B can draw a chart, its table is shown.
+- Tables are Markdown: 100 rows of 20 columns with 200 characters a cell at most, and how many more
+  there are.  Media in a cell are told by kind and caption.
+- HTML, figures of plotly and 3D objects are not taken.
+- Keys are tags, whatever they contain.  A tag holds what one of TensorBoard's plugins shows, so that a
+  key whose values become another one's continues as `<key> (<kind>)`.
 - What is not a row stands in texts under `tracklayer/`: `run`, `config`, `summary`, `status` and
   `artifacts/<name>`; the prefix keeps a metric called `config` apart from them.  Numbers of the
   explicit summary are also scalars, `tracklayer/summary/<name>`, and so in the HParams table.

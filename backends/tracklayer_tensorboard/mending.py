@@ -31,8 +31,9 @@ if TYPE_CHECKING:
 OWN_PREFIX: Final = "tracklayer/"
 """The tags that tell of the run itself."""
 LIMIT_POINTS: Final = 500_000
-"""Read twice and written once, five seconds and 300 MB of memory."""
+"""Each in a row of its own, read three times and written once: ten seconds and 150 MB of memory."""
 LIMIT_BYTES: Final = 250_000_000
+"""Of large rows: two seconds, and the memory of one row."""
 
 # where a newer value beside an older one does no harm
 _LENIENT: Final = (OWN_PREFIX, HPARAMS_PREFIX)

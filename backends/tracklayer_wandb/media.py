@@ -1,20 +1,21 @@
 """Media as the client's own objects, so that W&B's pages show them as if the client had made them.
 
 The client gets files as they were recorded.  What it would know of the raw data alone is set on its objects:
-that, and a type's name, is all that reaches below its public interface here (wandb 0.31).
+that, and the name of a type, is all that reaches below its public interface here (wandb 0.31).
 """
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterable
-from contextlib import contextmanager
+import hashlib
+from collections.abc import Iterable
+from contextlib import nullcontext
 from os import fdopen
 from tempfile import TemporaryDirectory, mkstemp
-from typing import Any, Final, final
+from typing import Any, Final, cast, final
+from warnings import catch_warnings
 
 import wandb
-from wandb.data_types import BatchableMedia
-from wandb.plot import CustomChart
+from wandb.plot.custom_chart import CustomChart
 
 from tracklayer.errors import BackendLostError, UnsupportedValueError
 from tracklayer.media.audio import Audio
@@ -27,42 +28,38 @@ from tracklayer.media.object3d import Object3D
 from tracklayer.media.plotly import Plotly
 from tracklayer.media.table import Table
 from tracklayer.media.video import Video
+from tracklayer_wandb.client import lost_when_client_dies
 
 _REFUSALS: Final = (wandb.Error, ImportError, OSError, TypeError, ValueError)
 """What the client raises on values and keys that it does not take, and where a package is missing."""
+_LONGEST_NAME: Final = 200  # bytes, of the 255 of a file's name: the client puts more behind a key
 _SHOWN_KEY: Final = 80
 
 
-@contextmanager
-def wandb_media(key: str, value: Media) -> Generator[Any]:
-    """Give the client's object for a value, or a list of them, to be logged in the block.
+def log_media(run: Any, key: str, value: Media, *, step: int, time: float) -> dict[str, Any]:
+    """Log a value; return the summary's entry for it, as JSON data.
 
-    Logging moves or copies their files; what is left of them is removed.
+    Its files are the client's when this returns.
 
     Raises:
-        UnsupportedValueError: the client does not take the value, or its key, which becomes a file name.
+        UnsupportedValueError: the client does not take the value, or does not take it under this key.
+        BackendLostError: the client's process is gone.
     """
     try:
-        with TemporaryDirectory(prefix="tracklayer-wandb-") as folder:
-            yield _made(value, folder)
+        with lost_when_client_dies(), TemporaryDirectory(prefix="tracklayer-wandb-") as folder:
+            made = _made(value, folder)
+            shown = made if isinstance(value, (Table, Chart)) else _bound(made, key, run, step)
+            run.log({key: shown, "_timestamp": time}, step=step)
+            if isinstance(made, CustomChart):
+                return {made.spec.table_key: made.table.to_json(run)}
+            return {key: made.to_json(run) if isinstance(value, Table) else shown}
     except BackendLostError:
         raise
     except _REFUSALS as error:
         reason = (error.strerror if isinstance(error, OSError) else None) or str(error)  # without long paths
-        msg = f"the {value.kind} {key if len(key) <= _SHOWN_KEY else key[:_SHOWN_KEY] + '…'!r}: {reason}"
+        name = key if len(key) <= _SHOWN_KEY else f"{key[:_SHOWN_KEY]}…"
+        msg = f"the {value.kind} {name!r}: {reason}"
         raise UnsupportedValueError(msg) from error
-
-
-def summary_entry(key: str, logged: Any, run: Any, step: int) -> tuple[str, Any]:
-    """Return the summary's entry, as JSON data, for what was logged."""
-    if isinstance(logged, CustomChart):
-        return logged.spec.table_key, logged.table.to_json(run)
-    if not isinstance(logged, list):
-        return key, logged.to_json(run)
-    taken: list[Any] = [item for item in logged if item.is_bound()]  # it takes only so many
-    if isinstance(taken[0], BatchableMedia):
-        return key, taken[0].seq_to_json(taken, run, key, step)
-    return key, [item.to_json(run) for item in taken]
 
 
 def charts_by_table(charts: Iterable[str]) -> dict[str, str]:
@@ -72,9 +69,9 @@ def charts_by_table(charts: Iterable[str]) -> dict[str, str]:
 
 @final
 class Figure:
-    """What the client takes for a figure of plotly: it knows them by their type's full name alone.
+    """What the client takes for a figure of plotly, since it goes by the full name of the type.
 
-    So plotly need not be there, and has no chance to change the figure.
+    So the figure stays as it was recorded, and plotly need not be there.
     """
 
     __module__ = "plotly.recorded"
@@ -87,11 +84,33 @@ class Figure:
         return self._data
 
 
+def _bound(made: Any, key: str, run: Any, step: int) -> Any:
+    """Hand the files of one object, or of a list of them, to the run; return what stands for them in a row.
+
+    The client would do that when they are logged, too, but with no other name for the files than the key.
+    """
+    items = cast("list[Any]", made) if isinstance(made, list) else [made]
+    for item in items:
+        item.bind_to_run(run, _file_key(key), step)
+    if not isinstance(made, list):
+        return made.to_json(run)
+    if isinstance(items[0], wandb.Plotly):  # of which it makes no more
+        return [item.to_json(run) for item in items]
+    return items[0].seq_to_json(items, run, key, step)
+
+
+def _file_key(key: str) -> str:
+    """Return a key, or what stands for it in the names of files, where it is too long for one."""
+    is_long = any(len(part.encode()) > _LONGEST_NAME for part in key.split("/"))
+    return hashlib.sha256(key.encode()).hexdigest() if is_long else key
+
+
 def _made(value: Media, folder: str) -> Any:
+    """Return the client's object for a value, or a list of them; `folder` is for their files."""
     match value:
         case Image() | Audio() | Video() | Object3D():
             made = _made_of_file(value, folder)
-            made._is_tmp = True  # noqa: SLF001 - as of raw data: so it moves the file, and names it by content
+            made._is_tmp = True  # noqa: SLF001 - so it moves the file, and names it as that of raw data
         case Html():
             made = wandb.Html(value.text(), inject=False, data_is_not_path=True)
         case Plotly():
@@ -99,13 +118,12 @@ def _made(value: Media, folder: str) -> Any:
         case Table():
             made = _table(value, folder)
         case Chart():
-            made = wandb.plot_table(
-                value.spec, _table(value.table, folder), value.fields, value.strings, value.split_table
-            )
+            table = _table(value.table, folder)
+            made = wandb.plot_table(value.spec, table, {**value.fields}, {**value.strings}, value.split_table)
         case MediaList():
             made = [_made(item, folder) for item in value.items]
         case _:
-            msg = f"a {value.kind} is nothing that it knows"
+            msg = f"wandb has no {value.kind}"
             raise TypeError(msg)
     return made
 
@@ -116,6 +134,26 @@ def _made_of_file(value: Image | Audio | Video | Object3D, folder: str) -> Any:
         file.write(value.file())
     match value:
         case Image():
+            return _image(value, path)
+        case Audio():
+            audio: Any = wandb.Audio(path, sample_rate=value.sample_rate, caption=value.caption)
+            audio._duration = value.duration  # noqa: SLF001 - it does not look into files
+            return audio
+        case Video():
+            video: Any = wandb.Video(path, caption=value.caption)
+            video._width, video._height = value.width, value.height  # noqa: SLF001 - it does not look into files
+            return video
+        case Object3D():
+            return wandb.Object3D(path, caption=value.caption)
+
+
+def _image(value: Image, path: str) -> wandb.Image:
+    from PIL.Image import MAX_IMAGE_PIXELS, DecompressionBombError, DecompressionBombWarning
+
+    is_large = MAX_IMAGE_PIXELS is not None and value.width * value.height > MAX_IMAGE_PIXELS
+    quiet = catch_warnings(action="ignore", category=DecompressionBombWarning) if is_large else nullcontext()
+    try:
+        with quiet:  # it is no bomb: it was logged as it is
             return wandb.Image(
                 path,
                 caption=value.caption,
@@ -124,19 +162,16 @@ def _made_of_file(value: Image | Audio | Video | Object3D, folder: str) -> Any:
                 boxes=value.boxes,
                 masks=value.masks,
             )
-        case Audio():
-            audio = wandb.Audio(path, sample_rate=value.sample_rate, caption=value.caption)
-            audio._duration = value.duration  # noqa: SLF001 - of files, it does not look
-            return audio
-        case Video():
-            video = wandb.Video(path, caption=value.caption)
-            video._width, video._height = value.width, value.height  # noqa: SLF001 - of files, it does not look
-            return video
-        case Object3D():
-            return wandb.Object3D(path, caption=value.caption)
+    except DecompressionBombError as error:
+        raise ValueError(str(error)) from error
 
 
 def _table(value: Table, folder: str) -> wandb.Table:
+    columns: list[Any] = value.columns
+    if len(set(map(type, columns))) > 1:  # it sorts them
+        columns = [str(name) for name in columns]
+    rows: list[Iterable[Any]] = [
+        [_made(cell, folder) if isinstance(cell, Media) else cell for cell in row] for row in value.data
+    ]
     options = {name: value.encoded.data[name] for name in ("optional", "allow_mixed_types", "log_mode")}
-    rows = [[_made(cell, folder) if isinstance(cell, Media) else cell for cell in row] for row in value.data]
-    return wandb.Table(columns=value.columns, data=rows, **options)
+    return wandb.Table(columns, rows, **options)

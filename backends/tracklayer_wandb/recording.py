@@ -36,7 +36,7 @@ from tracklayer_wandb.client import (
     lost_when_client_dies,
 )
 from tracklayer_wandb.login import quiet_client
-from tracklayer_wandb.media import summary_entry, wandb_media
+from tracklayer_wandb.media import log_media
 from tracklayer_wandb.reading_back import TRUE_STEP, shows_end
 
 if TYPE_CHECKING:
@@ -156,20 +156,18 @@ class WandbRun:
         media = {key: value for key, value in values.items() if isinstance(value, Media)}
         sent = {key: _shown(value) for key, value in values.items() if key not in media}
         refused: list[str] = []
-        self._log_row(sent, step, time, complete=complete and not media)
+        self._send_plain(sent, step, time, complete=complete and not media)
         for key, value in media.items():
             try:
-                with wandb_media(key, value) as shown:
-                    self._log_row({key: shown}, step, time)
-                    sent.update([summary_entry(key, shown, self._run, step)])
+                sent |= log_media(self._run, key, value, step=step, time=time)
             except UnsupportedValueError as error:
                 refused.append(str(error))
         if complete and media:
-            self._log_row({}, step, time, complete=True)
+            self._send_plain({}, step, time, complete=True)
         return sent, refused
 
-    def _log_row(self, row: dict[str, Any], step: int, time: float, *, complete: bool | None = None) -> None:
-        with lost_when_client_dies():  # the time is the last call's, and the client's own if that has none
+    def _send_plain(self, row: Mapping[str, Any], step: int, time: float, *, complete: bool | None) -> None:
+        with lost_when_client_dies():  # the last call of a step decides its time
             self._run.log({**row, "_timestamp": time}, step=step, commit=complete)
 
     def update_config(self, config: Mapping[str, Any]) -> None:

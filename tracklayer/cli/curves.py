@@ -27,11 +27,15 @@ _WIDEST: Final = 76
 _GAP: Final = 4
 _DOTS_ACROSS: Final = 2  # of a braille character
 _DOTS_DOWN: Final = 4
+_NO_DOTS: Final = "\u2800"
 _DOTTED: Final = 3  # columns of dots from one dot of a dotted line to the next
 _UPPER_DOTS: Final = 0b00011011  # in a braille character's code: those of its upper two rows
 _LOWER_DOTS: Final = 0b11100100
 _TO_ASCII: Final[Mapping[int, str]] = {
-    **{0x2800 + dots: " '.:"[bool(dots & _UPPER_DOTS) + 2 * bool(dots & _LOWER_DOTS)] for dots in range(256)},
+    **{
+        ord(_NO_DOTS) + dots: " '.:"[bool(dots & _UPPER_DOTS) + 2 * bool(dots & _LOWER_DOTS)]
+        for dots in range(256)
+    },
     **{ord(char): plain for char, plain in zip("┤│└─…", "||+-~", strict=True)},
 }
 
@@ -53,7 +57,7 @@ class _Columns(NamedTuple):
 
 def grid(metrics: Sequence[Metric], width: int, *, in_ascii: bool) -> list[str]:
     """Return the lines of the metrics' curves, side by side as far as the width, in characters, goes."""
-    from rich.cells import set_cell_size
+    from rich.cells import cell_len
 
     across = max(1, min(len(metrics), (width + _GAP) // (_NARROWEST + _GAP)))
     each = min(_WIDEST, (width - _GAP * (across - 1)) // across)
@@ -63,7 +67,7 @@ def grid(metrics: Sequence[Metric], width: int, *, in_ascii: bool) -> list[str]:
         if start:
             lines.append("")
         lines += (
-            (" " * _GAP).join(set_cell_size(part, each) for part in beside).rstrip()
+            (" " * _GAP).join(part + " " * (each - cell_len(part)) for part in beside).rstrip()
             for beside in zip_longest(*drawn[start : start + across], fillvalue="")
         )
     return [line.translate(_TO_ASCII) for line in lines] if in_ascii else lines
@@ -75,11 +79,10 @@ def _drawn(metric: Metric, width: int) -> list[str]:
     Of several seeds, the curve is their mean, between dots at one standard deviation.
     """
     values: NDArray[Any] = metric.value
-    edges: tuple[NDArray[Any], ...] = ()
+    edges: list[NDArray[Any]] = []
     notes: list[str] = []
     if values.ndim == 2:
-        values, deviation = _mean_and_deviation(metric.value)
-        edges = values - deviation, values + deviation
+        values, deviation, *edges = _band(metric.value)
         last = _short(deviation[-1].item())
         notes = [f"mean of {metric.value.shape[1]} seeds; dots: one standard deviation, last {last}"]
     notes += _not_finite(metric.step, values)
@@ -100,15 +103,16 @@ def _titled(title: str, last: str, width: int) -> str:
     return title + " " * (room - cell_len(title)) + last
 
 
-def _mean_and_deviation(values: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any]]:
-    """Return, for each step, the mean and standard deviation of the seeds that have a value at it."""
+def _band(values: NDArray[Any]) -> tuple[NDArray[Any], ...]:
+    """Return the mean of the seeds that have a value, their standard deviation, and where that ends."""
     import numpy as np
 
     there = ~np.isnan(values)
-    with np.errstate(all="ignore"):  # where no seed has one, both are NaN
+    with np.errstate(all="ignore"):  # where there is no seed, all are NaN; and huge numbers may overflow
         mean = np.where(there, values, 0.0).sum(axis=1) / there.sum(axis=1)
         squares = np.square(np.where(there, values - mean[:, None], 0.0))
-        return mean, np.sqrt(squares.sum(axis=1) / there.sum(axis=1))
+        deviation = np.sqrt(squares.sum(axis=1) / there.sum(axis=1))
+        return mean, deviation, mean - deviation, mean + deviation
 
 
 def _ends(series: Sequence[NDArray[Any]]) -> tuple[Any, Any] | None:
@@ -129,7 +133,6 @@ def _plotted(
     width: int,
 ) -> list[str]:
     """Return the lines of a curve between its axes."""
-    import numpy as np
     from plotille import Canvas  # type: ignore[import-untyped]
 
     labels = _labels(*ends)
@@ -140,8 +143,8 @@ def _plotted(
     places = _scaled(step, step[0].item(), step[-1].item(), _DOTS_ACROSS * across)
 
     def rows(of: NDArray[Any]) -> list[int]:
-        rows: list[int] = _scaled(of, *ends, _DOTS_DOWN * _HEIGHT).tolist()
-        return rows
+        found: list[int] = _scaled(of, *ends, _DOTS_DOWN * _HEIGHT).tolist()
+        return found
 
     curve = _columns(places, values)
     before = -1, -1
@@ -158,21 +161,22 @@ def _plotted(
             if place % _DOTTED == 0:
                 canvas.point(place, low)
                 canvas.point(place, high)
-    lines = [
-        f"{label.rjust(margin)} {'┤' if label else '│'}{line}"
-        for label, line in zip(labels, canvas.plot("\n").replace("\u2800", " ").split("\n"), strict=True)
-    ]
-    lines.append(" " * (margin + 1) + "└" + "─" * across)
+
+    lines = canvas.plot("\n").replace(_NO_DOTS, " ").split("\n")
+    beside = [f"{label.rjust(margin)} {'┤' if label else '│'}" for label in labels]
     start, end = str(step[0]), str(step[-1])
-    steps = start if np.array_equal(step[0], step[-1]) else start + end.rjust(across - len(start))
-    return [*lines, " " * (margin + 2) + steps]
+    return [
+        *(label + line for label, line in zip(beside, lines, strict=True)),
+        " " * margin + " └" + "─" * across,
+        " " * margin + "  " + (start if start == end else f"{start} {end.rjust(across - len(start) - 1)}"),
+    ]
 
 
 def _scaled(values: NDArray[Any], low: float, high: float, dots: int) -> NDArray[np.int64]:
     """Return the dot, from 0 to `dots` - 1, of each value; the middle one where low and high are the same."""
     import numpy as np
 
-    size = max(abs(low), abs(high))  # divided by it first, no difference overflows
+    size = float(max(abs(low), abs(high)))  # divided by it first, no difference overflows
     if low == high or high / size == low / size:
         return np.full(len(values), dots // 2)
     part = (values / size - low / size) / (high / size - low / size)

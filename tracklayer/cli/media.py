@@ -41,13 +41,13 @@ def command(
     """Write a run's media out as files.
 
     All of them, or those of each KEY, which may be a pattern such as 'val/*'.  Step 12 of the key
-    val/images is FOLDER/val/images/12.png, or 12_0.png, 12_1.png, … where it holds several; a key
-    with other characters than a-z, 0-9, _ and - gets a folder whose name ends in a hash.  A table
-    becomes CSV, a chart CSV and a picture, a histogram JSON; captions, boxes and the like stand in a
-    JSON file beside.
+    val/images is FOLDER/val/images/12.png, or 12_0.png, 12_1.png and so on where it holds several;
+    a key with other characters than a-z, 0-9, _ and - gets a folder whose name ends in a hash.  A
+    table becomes CSV, a chart CSV and a picture, a histogram JSON; captions, boxes and the like stand
+    in a JSON file beside.
 
-    No file is overwritten: one that is there with the same content is left, and with other content
-    an error.  The exit code is 0 only if everything is there.
+    No file is overwritten: one that is there with the same content is left, and one with other
+    content is an error.  The exit code is 0 only if everything is there.
     """
     from tracklayer.registry import open_store
 

@@ -42,6 +42,7 @@ if TYPE_CHECKING:
 _RECENT: Final = 100
 _LARGE: Final = 100_000  # bytes: too much to be kept for a failure
 _PYTHONS_SHARE: Final = 150  # bytes that an array takes beside its content
+_MOST: Final = 512  # arrays in one program: more take seconds to compile
 _MAX_KEPT: Final = 1024  # a program with ever new shapes or names must not fill the memory with plans
 _T = TypeVar("_T")
 
@@ -219,6 +220,9 @@ def _planned(arrays: Sequence[jax.Array]) -> _Plan:
         places.setdefault(array.sharding, []).append(index)
     if len(places) == 1:
         (place,) = places
+        if len(arrays) > _MOST:
+            starts = range(0, len(arrays), _MOST)
+            return _Splitting(arrays, [list(range(len(arrays)))[start : start + _MOST] for start in starts])
         # what is spread over several devices is copied as it is: packing would gather it on each of them
         return _Packing(arrays) if isinstance(place, SingleDeviceSharding) else _Copying(arrays)
     return _Splitting(arrays, list(places.values()))

@@ -89,8 +89,9 @@ def type_of_instances(dtype: Any) -> str:
         UsageError: it is no class, or a cell cannot hold them.
     """
     if isinstance(dtype, type):
-        if issubclass(dtype, Media) and dtype.kind in _MEDIA:
-            return dtype.kind
+        kind = getattr(dtype, "kind", None)
+        if issubclass(dtype, Media) and kind in _MEDIA:
+            return str(kind)
         for base in dtype.__mro__:
             name = _TYPES_OF_INSTANCES.get(f"{base.__module__}.{base.__qualname__}")
             if name is not None:
@@ -211,7 +212,7 @@ def _real(array: Any) -> Any:
     """
     dtype = array.dtype
     # bfloat16 and its relatives are of numpy kind "V"; a jax array of keys has no kind at all
-    if getattr(dtype, "kind", "") not in "biuf" and dtype.type.__module__ != "ml_dtypes":
+    if getattr(dtype, "kind", "V") not in "biuf" and dtype.type.__module__ != "ml_dtypes":
         msg = f"a cell cannot hold numbers of dtype {dtype}"
         raise UnsupportedValueError(msg)
     return array

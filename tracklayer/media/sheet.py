@@ -84,6 +84,8 @@ class Sheet:
             raise UsageError(_lengths_differ(len(self.rows), cells, self.columns))
         types, size = self._types, _CELL_BYTES * len(cells)
         for index, cell in enumerate(cells):
+            if cell is None and self.optional[index]:
+                continue
             found = PLAIN_TYPES.get(cell.__class__)
             if found is None or found != types[index]:
                 where = len(self.rows), self.columns[index]
@@ -92,7 +94,7 @@ class Sheet:
                 if found != types[index]:
                     types = [*types[:index], found, *types[index + 1 :]]
             elif found == "string":
-                size += len(cell)
+                size += len(cell)  # pyright: ignore[reportArgumentType] - a str
         self.rows.append(cells)
         self.nbytes += size
         self._types = types

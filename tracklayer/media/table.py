@@ -26,8 +26,8 @@ class Table(Media):
 
     A cell holds None, a number, a string, a date or time (one without a time zone is in UTC, for W&B), an
     array of real numbers, a list or dict of these, or an `Image`, `Audio`, `Video`, `Html`, `Plotly` or
-    `Object3D`.  A jax array is fetched together with the row that the table is logged in; until then, no
-    step may be given its buffer to reuse.  NaN and the infinities are kept; pandas' NA and NaT become None.
+    `Object3D`.  A jax array is fetched when the table is logged, and must not be donated before.  NaN and the
+    infinities are kept; pandas' NA and NaT become None.
 
     A table can be changed at any time.  Each time that it is logged, it is recorded as it is then.
 
