@@ -467,3 +467,14 @@ def test_a_forked_child_leaves_what_waits_to_the_parent(run: ActiveRun, store: P
     slow.may_go.set()
     run.finish()
     assert [point.key for point in points(store)] == ["slow"]
+
+
+def test_a_damaged_row_is_an_error_that_names_the_file(run: ActiveRun, store: Path) -> None:
+    run.log({"page": Html("x")})
+    run.finish()
+    file = sqlite3.connect(store / "runs" / "r.sqlite")
+    file.execute("UPDATE objects SET data = '{'")
+    file.commit()
+    file.close()
+    with pytest.raises(CorruptRunError, match=r"r\.sqlite is damaged"):
+        points(store)

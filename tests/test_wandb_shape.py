@@ -14,7 +14,6 @@ import os
 import re
 import time
 from collections.abc import Callable, Iterator
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -42,6 +41,7 @@ from tracklayer.front import ActiveRun
 from tracklayer.porting import NAMES, refuse
 from tracklayer.querying import ApiRun, ApiSummary
 from tracklayer.reading import RunReader
+from tracklayer.settings import read_settings
 from tracklayer.values import Text
 from wandb_server import API_KEY, WandbServer
 
@@ -168,9 +168,10 @@ def test_what_the_table_says_is_so(run: ActiveRun, owner: str) -> None:
 
 
 def test_what_nobody_has_is_an_ordinary_error(run: ActiveRun) -> None:
-    for thing in (wandb, wandb.errors, run):
+    things: list[Any] = [wandb, wandb.errors, run]
+    for thing in things:
         with pytest.raises(AttributeError, match="nonsense") as caught:
-            thing.nonsense  # type: ignore[attr-defined] # noqa: B018 - it raises
+            thing.nonsense  # noqa: B018 - it raises
         assert not isinstance(caught.value, NotSupportedError)
 
 
@@ -274,7 +275,7 @@ def test_settings_are_weaker_than_arguments_and_stronger_than_the_environment(
 
 def test_settings_say_how_long_to_wait() -> None:
     settings = wandb.Settings(init_timeout=3, finish_timeout=4)
-    applied = settings.applied_to(tracklayer.settings.read_settings())  # type: ignore[attr-defined] # imported by now
+    applied = settings.applied_to(read_settings())
     assert (applied.start_timeout, applied.finish_timeout) == (3, 4)
     with pytest.raises(UsageError, match="init_timeout=-1 is no number of seconds"):
         wandb.Settings(init_timeout=-1)
@@ -298,7 +299,8 @@ def test_what_is_no_settings_is_refused(settings: Any) -> None:
 
 @pytest.mark.parametrize("off", [None, False])
 def test_arguments_that_ask_for_nothing_are_let_pass(off: Any) -> None:
-    with wandb.init(save_code=off, force=off, monitor_gym=off, sync_tensorboard=off, allow_val_change=True):
+    arguments: dict[str, Any] = dict.fromkeys(["save_code", "force", "monitor_gym", "sync_tensorboard"], off)
+    with wandb.init(**arguments, allow_val_change=True):  # type: ignore[arg-type] # nobody needs it
         pass
 
 
@@ -606,6 +608,7 @@ def folder(tmp_path: Path) -> Path:
 def test_files_are_named_as_wandb_names_them(
     run: ActiveRun, folder: Path, arguments: list[Any], expected: list[str]
 ) -> None:
+    first: Any
     first, *rest = [a.format(data=folder) if isinstance(a, str) else a for a in arguments]
     assert wandb.save(first, *rest) == expected
     assert wandb.save(Path(first), *rest) == expected
@@ -693,6 +696,12 @@ def test_an_alert_is_recorded_each_time_and_said_once_a_while(
         1: {"x": 2, "alert/low": Text("WARN: acc is 0.2")},
         2: {"alert/low": Text("ERROR: acc is 0.3"), "alert/other": Text("INFO: words")},
     }
+
+
+def test_an_alert_of_what_is_not_recorded_is_not_said(caplog: pytest.LogCaptureFixture) -> None:
+    with wandb.init(mode="disabled") as run:
+        run.alert("low", "words")
+    assert warnings(caplog) == []
 
 
 def test_an_alert_of_no_level_is_refused(run: ActiveRun) -> None:
@@ -886,9 +895,9 @@ def test_runs_come_in_an_order(recorded: wandb.Api, order: str, expected: str) -
 
 def test_runs_are_found_by_paths(recorded: wandb.Api, folder_of_runs: Path) -> None:
     assert {run.id for run in recorded.runs()} == {"r0", "r1", "r2", "other"}
-    assert [run.id for run in recorded.runs("e/q", per_page=1)] == ["other"]
+    assert [run.id for run in recorded.runs("e/q")] == ["other"]
     assert [run.id for run in recorded.runs("nobody/q")] == []
-    assert len(recorded.runs("anybody/p")) == 3
+    assert len(recorded.runs("anybody/p", per_page=1)) == 3  # type: ignore[arg-type] # nobody needs it
     assert len(wandb.Api({"project": "p"}, dir=folder_of_runs).runs()) == 3
     for path in ("r0", "p/r0", "team/p/r0", "/p/runs/r0", "n0"):
         assert recorded.run(path).id == "r0"
@@ -939,7 +948,7 @@ def test_the_history_of_a_recorded_run(recorded: wandb.Api) -> None:
     assert first["_timestamp"] == pytest.approx(time.time(), abs=600)
     assert list(run.scan_history(keys=["words"])) == [{"words": "w"}]
     assert list(run.scan_history(["_step", "val/loss"], min_step=1)) == [{"_step": 1, "val/loss": 1.5}]
-    assert list(run.scan_history(["_step"], max_step=1, page_size=10)) == [{"_step": 0}]
+    assert list(run.scan_history(["_step"], max_step=1)) == [{"_step": 0}]
     assert run.history(keys=["val/loss"], pandas=False) == [
         {"_step": 0, "val/loss": 3.0},
         {"_step": 1, "val/loss": 1.5},

@@ -36,7 +36,8 @@ def draw_chart(chart: Chart) -> bytes:
 
     Raises:
         UnsupportedValueError: its specification is known to W&B only, a column that it names is missing or
-            not made of numbers, it has more than 1,000 bars, lines or classes, or matplotlib is not installed.
+            not made of numbers, there are more than 1,000 bars, lines or classes, or matplotlib is not
+            installed.
     """
     draw = _DRAWN.get(chart.spec)
     if draw is None:
@@ -46,7 +47,7 @@ def draw_chart(chart: Chart) -> bytes:
         from matplotlib.backends.backend_agg import FigureCanvasAgg
         from matplotlib.figure import Figure
     except ImportError as error:
-        msg = f"drawing a chart needs matplotlib ({error}): pip install 'tracklayer[media]'"
+        msg = f"drawing a chart needs matplotlib ({error}): pip install matplotlib"
         raise UnsupportedValueError(msg) from error
     figure: Any = Figure(_INCHES, _DOTS_PER_INCH, layout="constrained")
     axes = figure.add_subplot()

@@ -272,7 +272,12 @@ class SQLiteRunReader:
             return {key: json.loads(value) for key, value in rows}
 
     def _object(self, kind: str, data: str) -> Text | Histogram | Media:
-        return value_from_json(kind, json.loads(data), self._content)
+        try:
+            fields = json.loads(data)
+        except ValueError as error:
+            msg = f"{self._path} is damaged ({error!r})"
+            raise CorruptRunError(msg) from error
+        return value_from_json(kind, fields, self._content)
 
     def _content(self, sha256: str, size: int) -> Content:
         return Content(sha256, size, lambda: self._read_content(sha256))

@@ -46,17 +46,13 @@ def console() -> Console:
 
 def echo(text: str = "") -> None:
     """Print a line; what the output's encoding lacks is escaped."""
+    click.echo(encodable(text))
+
+
+def encodable(text: str) -> str:
+    """Return text in which all that the output's encoding lacks is escaped."""
     encoding = getattr(sys.stdout, "encoding", None) or "utf-8"
-    click.echo(text.encode(encoding, "backslashreplace").decode(encoding))
-
-
-def can_encode(text: str) -> bool:
-    """Say whether the output's encoding has all of these characters."""
-    try:
-        text.encode(getattr(sys.stdout, "encoding", None) or "utf-8")
-    except UnicodeEncodeError:
-        return False
-    return True
+    return text.encode(encoding, "backslashreplace").decode(encoding)
 
 
 def printable(text: str) -> str:
@@ -74,7 +70,7 @@ def heading(text: str) -> None:
 
 def table(headers: Sequence[str], rows: Sequence[Sequence[str]], *, numbers: Collection[str] = ()) -> None:
     """Print rows of cells; `numbers` names the columns that are aligned on the right."""
-    cells = [[printable(cell) or NOTHING for cell in row] for row in rows]
+    cells = [[encodable(printable(cell)) or NOTHING for cell in row] for row in rows]
     to_the_right = [header in numbers for header in headers]
     if is_terminal():
         _rich_table(headers, cells, to_the_right)
@@ -130,7 +126,7 @@ def drawing(lines: Sequence[str]) -> None:
 
     screen = console()
     for line in lines:
-        text = Text(line)
+        text = Text(encodable(line))
         text.highlight_regex("[\u2801-\u28ff]+", "cyan")
         screen.print(text, soft_wrap=True)
 

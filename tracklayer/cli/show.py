@@ -210,7 +210,7 @@ def _print_curves(reader: RunReader, keys: list[str], metrics: int) -> None:
     hint = f" of {len(keys)} of {metrics} metrics; -k KEY chooses" if len(keys) < metrics else ""
     output.heading(f"curves{hint}")
     drawn = [reader.metric(key) for key in keys]
-    output.drawing(grid(drawn, output.console().width, in_ascii=not output.can_encode(CHARACTERS)))
+    output.drawing(grid(drawn, output.console().width, in_ascii=output.encodable(CHARACTERS) != CHARACTERS))
 
 
 def _print_media(listed: list[dict[str, Any]]) -> None:
