@@ -24,7 +24,6 @@ from typing import Any
 import numpy as np
 
 import tracklayer
-import tracklayer.media.image
 
 Log = Callable[[Any, int], object]
 """Logs a picture, given as an array, at a step."""
@@ -50,7 +49,7 @@ def pictures() -> list[np.ndarray[Any, np.dtype[np.uint8]]]:
 @contextmanager
 def ours(folder: Path) -> Iterator[Log]:
     with tracklayer.init(dir=folder, backend="sqlite") as run:
-        yield lambda picture, step: run.log({"picture": tracklayer.media.image.Image(picture)}, step=step)
+        yield lambda picture, step: run.log({"picture": tracklayer.Image(picture)}, step=step)
 
 
 @contextmanager
@@ -143,7 +142,7 @@ def delays_beside(folder: Path, images: int) -> tuple[list[float], int, int]:
             logged_at.append(time.time())
             run.log({"loss": 1.0 / step}, step=step)
             if images and time.time() - start >= count / images:
-                run.log({"picture": tracklayer.media.image.Image(made[count % len(made)])}, step=step)
+                run.log({"picture": tracklayer.Image(made[count % len(made)])}, step=step)
                 count += 1
             time.sleep(max(0.0, start + step * 0.005 - time.time()))
         done.set()

@@ -22,14 +22,14 @@ from PIL import Image as Pillow
 import tracklayer
 from machine import Machine
 from tracklayer import ActiveRun
-from tracklayer.media.html import Html
-from tracklayer.media.image import Image
-from tracklayer.media.table import Table
 from tracklayer.contents import Encoded
 from tracklayer.encoder import Encoder
 from tracklayer.errors import CorruptRunError, UnsupportedValueError
 from tracklayer.media.base import Media, Source
+from tracklayer.media.html import Html
+from tracklayer.media.image import Image
 from tracklayer.media.list import MediaList
+from tracklayer.media.table import Table
 from tracklayer.reading import MediaPoint, RunReader
 from tracklayer.rows import MediaValues
 

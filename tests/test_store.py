@@ -915,6 +915,12 @@ def test_the_store_ignores_itself_in_git(store: Path) -> None:
     assert (store / ".gitignore").read_text() == "mine\n"
 
 
+def test_a_folder_with_other_things_in_it_is_not_hidden_from_git(tmp_path: Path) -> None:
+    (tmp_path / "train.py").touch()
+    tracklayer.init(dir=tmp_path, backend="sqlite,tensorboard").finish()
+    assert not (tmp_path / ".gitignore").exists()
+
+
 def test_a_store_that_is_a_file_is_refused(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(StoreError, match="file"):

@@ -160,7 +160,7 @@ KEYS = re.findall(r'^    "([^"]+)": ', RECORD[RECORD.index("\nvalues = ") :], re
 
 @pytest.fixture(scope="module")
 def ways(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, tuple[Machine, WandbServer]]]:
-    """The three ways of logging, each with what its server got: wandb itself, live, and recorded and pushed."""
+    """Each way of logging, and what its server got."""
     folder = tmp_path_factory.mktemp("media")
     settled = {"PYTHONHASHSEED": "0"}  # the client writes sets into tables
     with WandbServer() as client, WandbServer() as live, WandbServer() as pushed:
@@ -169,13 +169,14 @@ def ways(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, tuple[M
             "live": (Machine(folder / "live", live, TRACKLAYER_BACKEND="wandb", **settled), live),
             "pushed": (Machine(folder / "pushed", pushed, TRACKLAYER_BACKEND="sqlite", **settled), pushed),
         }
-        imported = {"client": "wandb", "live": "tracklayer", "pushed": "tracklayer"}
-        started = {way: ways[way][0].start(f"import {name} as w\n{RECORD}") for way, name in imported.items()}
-        with killed_at_the_end(*started.values()):
-            ended = {way: process.end() for way, process in started.items()}
-        assert ended["client"].code == 0, ended["client"].stderr
-        ended["live"].well()
-        ended["pushed"].well()
+        # alone, so that the client starts in time
+        ways["live"][0].run(f"import tracklayer as w\n{RECORD}").well()
+        client_machine, pushed_machine = ways["client"][0], ways["pushed"][0]
+        started = client_machine.start(f"import wandb as w\n{RECORD}")
+        with killed_at_the_end(started):
+            pushed_machine.run(f"import tracklayer as w\n{RECORD}").well()
+            ended = started.end()
+        assert ended.code == 0, ended.stderr
         report = ways["pushed"][0].push("r")
         assert (report["outcome"], report["rows"], report["stderr"]) == ("sent", 3, "")
         yield ways
@@ -253,30 +254,112 @@ def test_no_file_is_left_behind(ways: dict[str, tuple[Machine, WandbServer]]) ->
         assert not list(ways[way][0].folder.glob("temporary/tracklayer*"))
 
 
-# -- what the client does not take ----------------------------------------------------------------
+# -- what the client does not take, and rows that come late ---------------------------------------
 
-PICTURE = """
+PICTURES = """
+import io
 import numpy as np
+import PIL.Image
 import tracklayer
-picture = tracklayer.Image(np.zeros((4, 4), np.uint8))
-table = tracklayer.Table(columns=["a", 1], data=[[1, picture]])
+from tracklayer import Image, Object3D, Table
+
+PIL.Image.MAX_IMAGE_PIXELS = 1000
+small, large, huge = (Image(np.full((side, side), side, np.uint8)) for side in (4, 40, 60))
+mesh = Object3D(io.StringIO("v 0 0 0"), file_type="obj")
 """
 
 
 def test_a_value_that_is_refused_costs_itself_alone(server: WandbServer, machine: Machine) -> None:
     ended = machine.run(
-        f"""{PICTURE}
-long = "x" * 600
-mesh = tracklayer.Table(columns=["m"], data=[[tracklayer.Object3D(open("mesh.obj", "w+"), file_type="obj")]])
+        f"""{PICTURES}
 with tracklayer.init(project="p", id="r") as run:
-    run.log({{"a": 1, f"{{long}} table": table, "mesh": mesh, f"{{long}} image": picture, "b": 2, "table": table}})
-    run.log({{"a": 3, f"{{long}} images": [picture, picture], "mesh": mesh}})
+    run.log({{"a": 1, "huge": huge, "no table": Table(["mesh"], [[mesh]]), "mesh": mesh, "b": 2}})
+    run.log({{"x" * 300: Table(["a"], [[1]]), "large": large, "c": 3}})
 """
     )
     refused, incomplete = ended.complaints
-    assert re.fullmatch("tracklayer: wandb refused a call: the table 'x{80}…': .*; and 1 more", refused)
+    assert re.fullmatch(
+        "tracklayer: wandb refused a call: the image 'huge': .* pixels.*; and 1 more", refused
+    )
     assert "`tracklayer push r`" in incomplete
-    first, second = server.runs["r"].history
-    assert (first["a"], first["b"], second["a"]) == (1, 2, 3)
-    images = {key: value for row in (first, second) for key, value in row.items() if key.endswith("images")}
-    ...
+    keys = [{key for key in row if key[0] != "_"} for row in server.runs["r"].history]
+    assert keys == [{"a", "b", "mesh"}, {"large", "c"}]
+
+
+def test_media_are_kept_under_keys_that_are_no_file_names(server: WandbServer, machine: Machine) -> None:
+    keys = ["x" * 600, f"{'ключ ' * 100}/[0]", f"{'a/' * 300}b", "../../a", "/a", "nul\0"]
+    machine.run(
+        f"""{PICTURES}
+with tracklayer.init(project="p", id="r") as run:
+    for key in {keys}:
+        run.log({{key: small, f"{{key}} list": [small, large], f"{{key}} number": 1}}, step=0)
+"""
+    ).well()
+    (row,) = server.runs["r"].history
+    for key in keys:
+        assert row[f"{key} number"] == 1
+        for path in [row[key]["path"], *row[f"{key} list"]["filenames"]]:
+            assert path in server.runs["r"].files
+    assert machine.push("r")["rows"] == 0
+
+
+def test_late_media_are_sent_at_the_end_and_leave_the_summary_alone(
+    server: WandbServer, machine: Machine
+) -> None:
+    machine.run(
+        f"""{PICTURES}
+def values(image):
+    chart = tracklayer.plot.line(Table(["x", "y"], [[0, image.width]]), "x", "y")
+    return {{"i": image, "l": [image], "t": Table(["i"], [[image]]), "c": chart, "text": str(image.width)}}
+
+
+with tracklayer.init(project="p", id="r") as run:
+    run.log(values(small), step=1)
+    run.log(values(large), step=5)
+    run.log(values(small), step=3)
+    run.log({{"h": tracklayer.Histogram([0.0], num_bins=1), "none": 1}}, step=5)
+    run.log({{"late": small}}, step=4)
+"""
+    ).well()
+    run = server.runs["r"]
+    assert [(row["_step"], row.get("tracklayer/step")) for row in run.history] == [
+        (1, None),
+        (5, None),
+        (6, 3),
+        (7, 4),
+    ]
+    first, last, late, latest = run.history
+    assert late["i"]["sha256"] == first["i"]["sha256"] == latest["late"]["sha256"]
+    assert late["t"]["sha256"] == first["t"]["sha256"]
+    for key in ("i", "l", "t", "c_table", "text"):
+        assert run.summary[key] == last[key] != late[key]
+    assert run.summary["late"] == latest["late"]
+    pushed = machine.push("r")
+    assert (pushed["rows"], pushed["total"], pushed["message"]) == (0, 4, "the server had everything")
+
+
+def test_a_client_that_dies_among_media_is_given_up(server: WandbServer, machine: Machine) -> None:
+    started = machine.start(
+        f"""{PICTURES}
+run = tracklayer.init(project="p", id="r")
+run.log({{"small": small}})
+print("logged", flush=True)
+input()
+run.log({{"a": 1, "large": large}})
+run.log({{"small": small}})
+run.finish()
+"""
+    )
+    with killed_at_the_end(started):
+        started.hear()
+        started.client().kill()
+        started.tell()
+        (complaint,) = started.end().complaints
+    assert re.match("tracklayer: wandb is lost: .*`tracklayer push r` sends the rest$", complaint)
+    pushed = machine.push("r")
+    assert (pushed["outcome"], pushed["total"]) == ("sent", 3)
+    assert [{key for key in row if key[0] != "_"} for row in server.runs["r"].history] == [
+        {"small"},
+        {"a", "large"},
+        {"small"},
+    ]

@@ -6,9 +6,10 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING, Any, Final, final
+from typing import TYPE_CHECKING, Any, Final, Never, final
 
 from tracklayer.errors import UsageError
+from tracklayer.porting import refuse, tells_what_is_absent
 
 if TYPE_CHECKING:
     from tracklayer.blobs import BlobFolder
@@ -42,6 +43,7 @@ class LoggedArtifact:
 
 
 @final
+@tells_what_is_absent("Artifact")
 class Artifact:
     """A named set of files, to be filled and then logged with `run.log_artifact`.
 
@@ -50,6 +52,7 @@ class Artifact:
         type: what it is, such as `"model"` or `"dataset"`.
         description: free text.
         metadata: JSON-like data.
+        others: wandb's further arguments; what they ask for is refused.
 
     Raises:
         UsageError: a name or type that W&B would refuse.
@@ -61,7 +64,9 @@ class Artifact:
         type: str,  # noqa: A002 - W&B's name for it
         description: str | None = None,
         metadata: Mapping[str, Any] | None = None,
+        **others: Never,
     ) -> None:
+        refuse("Artifact", others)
         if not _NAME.fullmatch(name):
             msg = f"artifact name {name!r}: use up to 128 letters, digits, '-', '_' and '.'"
             raise UsageError(msg)

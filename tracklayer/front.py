@@ -17,9 +17,10 @@ from pathlib import Path
 from time import monotonic
 from time import time as now
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Final, Self, final
+from typing import TYPE_CHECKING, Any, Final, Never, NoReturn, Self, final
 
 from tracklayer import reporting
+from tracklayer.alerting import AlertLevel, Alerts
 from tracklayer.artifacts import Artifact, LoggedArtifact
 from tracklayer.blobs import BlobFolder
 from tracklayer.configuration import Config, Summary, plain
@@ -28,9 +29,11 @@ from tracklayer.errors import RunFinishedError, StoreError, UnsupportedValueErro
 from tracklayer.fanout import FanOut
 from tracklayer.forking import tell_children
 from tracklayer.lifecycle import exit_code_of
+from tracklayer.porting import refuse, tells_what_is_absent
 from tracklayer.protocol import MetricRule, Run, RunInfo, Status
 from tracklayer.queue import Queue
 from tracklayer.rows import MediaValues, RichValues
+from tracklayer.saving import SavedFiles, matching_files
 from tracklayer.series import series
 from tracklayer.settings import NO_BACKEND
 from tracklayer.snapshots import snapshot
@@ -39,6 +42,9 @@ from tracklayer.values import SCALAR_TYPES
 from tracklayer.watching import NonFinite, NonFiniteWatch
 
 if TYPE_CHECKING:
+    from datetime import timedelta
+
+    from tracklayer.jax.models import WatchedModels
     from tracklayer.reading import RunReader
     from tracklayer.rows import QueuedRow
     from tracklayer.settings import Settings
@@ -56,6 +62,7 @@ class _OpenGate:
 
 
 @final
+@tells_what_is_absent("Run")
 class ActiveRun:
     """A run that is being recorded; made by `tracklayer.init`, not by hand.
 
@@ -104,6 +111,9 @@ class ActiveRun:
         self._encoder = Encoder()
         self.config = Config(self._sink.update_config)
         self.summary = Summary(self._sink.update_summary, self._metric_summaries)
+        self._alerts = Alerts()
+        self._files = SavedFiles(info.id, BlobFolder(settings.dir))
+        self._watched: WatchedModels | None = None
         tell_children(self)
 
     # -- what it is -------------------------------------------------------------------------------
@@ -124,10 +134,68 @@ class ActiveRun:
         """The run's name; its id, if it was given none."""
         return self._info.name
 
+    @name.setter
+    def name(self, name: str) -> NoReturn:
+        _stays("name", name)
+
     @property
     def project(self) -> str:
         """The run's project."""
         return self._info.project
+
+    @property
+    def entity(self) -> str | None:
+        """W&B's user or team, if one was given or W&B has said it."""
+        entities = [self._info.entity, *(queue.info.entity for queue in self._queues)]
+        return next((entity for entity in entities if entity), None)
+
+    @property
+    def path(self) -> str:
+        """Entity, project and id, with slashes; without the entity, if there is none."""
+        return "/".join(part for part in (self.entity, self.project, self.id) if part)
+
+    @property
+    def group(self) -> str | None:
+        """The run's group."""
+        return self._info.group
+
+    @property
+    def job_type(self) -> str | None:
+        """What a run of the group does."""
+        return self._info.job_type
+
+    @property
+    def tags(self) -> tuple[str, ...]:
+        """The run's tags."""
+        return self._info.tags
+
+    @tags.setter
+    def tags(self, tags: Iterable[str]) -> NoReturn:
+        _stays("tags", tags)
+
+    @property
+    def notes(self) -> str | None:
+        """Free text."""
+        return self._info.notes
+
+    @notes.setter
+    def notes(self, notes: str) -> NoReturn:
+        _stays("notes", notes)
+
+    @property
+    def start_time(self) -> float:
+        """When the run was created, in Unix seconds."""
+        return self._info.created_at
+
+    @property
+    def offline(self) -> bool:
+        """Whether no hosted backend shows the run."""
+        return self.url is None
+
+    @property
+    def disabled(self) -> bool:
+        """Whether nothing is recorded here."""
+        return self._settings.backends == (NO_BACKEND,)
 
     @property
     def url(self) -> str | None:
@@ -162,7 +230,7 @@ class ActiveRun:
 
     def log(
         self,
-        values: Mapping[str, Any],
+        data: Mapping[str, Any],
         step: int | None = None,
         commit: bool | None = None,  # noqa: FBT001 - W&B's signature
         *,
@@ -174,7 +242,7 @@ class ActiveRun:
         for that does the call wait for room.
 
         Args:
-            values: numbers, strings, histograms, images, tables and the other kinds of value, by key;
+            data: numbers, strings, histograms, images, tables and the other kinds of value, by key;
                 nested mappings become `a/b` keys.  They are those at the call, whatever becomes of them.
             step: any order is accepted; without it, steps count up by one for each call.
             commit: False keeps the step open, so that a later call without a step adds to it; True
@@ -190,18 +258,20 @@ class ActiveRun:
         if (
             step.__class__ is int
             and step > self._newest  # pyright: ignore[reportOptionalOperand] - an int: see the line above
-            and values.__class__ is dict
+            and data.__class__ is dict
             and commit is None
             and time is None
-            and (values.keys() == self._keys or tuple(values) in self._key_sets)
-            and self._is_plain(map(type, values.values()))
+            and (data.keys() == self._keys or tuple(data) in self._key_sets)
+            and self._is_plain(map(type, data.values()))
         ):
             gate = self._gate
             if len(gate.items) < gate.room:
                 self._newest = step  # pyright: ignore[reportAttributeAccessIssue] - as above
-                self._append((step, now(), values.copy()))  # pyright: ignore - an int and a dict: see above
+                self._append((step, now(), data.copy()))  # pyright: ignore - an int and a dict: see above
                 return
-        self._log_any(values, step, commit, now() if time is None else _checked_time(time))
+        if self._watched is not None and time is None:  # a row that has its time is a replay's, or a tap's
+            data = self._watched.beside(data)
+        self._log_any(data, step, commit, now() if time is None else _checked_time(time))
 
     def _log_any(self, values: Mapping[str, Any], step: Any, commit: bool | None, time: float) -> None:  # noqa: FBT001 - what `log` was given
         if not self._check_open("log"):
@@ -299,46 +369,55 @@ class ActiveRun:
 
     def define_metric(
         self,
-        pattern: str | MetricRule,
+        name: str | MetricRule,
+        step_metric: str | None = None,
         *,
         summary: str | Iterable[str] | None = None,
-        step_metric: str | None = None,
         goal: str | None = None,
+        overwrite: bool | None = None,
+        **others: Never,
     ) -> None:
         """Say how metrics are summarised and drawn.
 
         Args:
-            pattern: a key, or a prefix followed by `*`.
+            name: a key, or a prefix followed by `*`.
+            step_metric: the key that is this metric's x-axis.
             summary: `"min"`, `"max"`, `"mean"`, `"last"`, `"none"`, or several; the summary is then
                 nested, `{"loss": {"min": 1}}`.
-            step_metric: the key that is this metric's x-axis.
             goal: `"minimize"` or `"maximize"`.
+            overwrite: forget what an earlier rule of this name said, and this one does not.
+            others: wandb's further arguments; what they ask for is refused.
 
         Raises:
             UsageError: a rule that makes no sense.
         """
         if not self._check_open("define_metric"):
             return
-        rule = (
-            pattern if isinstance(pattern, MetricRule) else metric_rule(pattern, summary, step_metric, goal)
-        )
+        refuse("define_metric", others)
+        if isinstance(name, MetricRule):
+            rule = name
+        else:
+            rule = metric_rule(name, summary, step_metric, goal)
+            rule = rule if overwrite else self._summaries.completed(rule)
         self._summaries.define(rule)
         for queue in self._queues:
             queue.define_metric(rule)
 
     def log_artifact(
         self,
-        artifact: Artifact | LoggedArtifact | str | os.PathLike[str],
+        artifact_or_path: Artifact | LoggedArtifact | str | os.PathLike[str],
         name: str | None = None,
         type: str | None = None,  # noqa: A002 - W&B's name for it
+        **others: Never,
     ) -> None:
         """Record a named set of files; when this returns, their content is the store's.
 
         Args:
-            artifact: an `Artifact`, or a file or folder, which then takes `name` (by default
+            artifact_or_path: an `Artifact`, or a file or folder, which then takes `name` (by default
                 `run-<id>-<file name>`) and `type` (by default `"unspecified"`).
-            name: see `artifact`.
-            type: see `artifact`.
+            name: see `artifact_or_path`.
+            type: see `artifact_or_path`.
+            others: wandb's further arguments; what they ask for is refused.
 
         Raises:
             OSError: a file cannot be read.  What the store's disk cannot take is reported.
@@ -346,6 +425,8 @@ class ActiveRun:
         """
         if not self._check_open("log_artifact"):
             return
+        refuse("log_artifact", others)
+        artifact = artifact_or_path
         if isinstance(artifact, (str, os.PathLike)):
             artifact = self._artifact_of(Path(artifact), name, type)
         elif name is not None or type is not None:
@@ -379,6 +460,116 @@ class ActiveRun:
         else:
             made.add_file(path)
         return made
+
+    def save(
+        self,
+        glob_str: str | os.PathLike[str],
+        base_path: str | os.PathLike[str] | None = None,
+        policy: str = "live",
+        glob: bool = True,  # noqa: FBT001, FBT002 - W&B's signature
+    ) -> list[str]:
+        """Keep the files that a pattern matches now, in the run's artifact `run-<id>-files`.
+
+        Args:
+            glob_str: a path or a pattern, as `glob` has it; a folder stands for the files in it.
+            base_path: the folder from which the files' names count; by default the current one, and of an
+                absolute path the one above the folder that it names.
+            policy: `"now"` keeps what the files hold at the call, `"end"` what they hold at `finish`, and
+                `"live"` both, where that has changed.
+            glob: False takes `glob_str` as it is written.
+
+        Returns:
+            The files' names in the artifact.
+
+        Raises:
+            OSError: a file cannot be read.  What the store's disk cannot take is reported.
+            UsageError: a policy that is none, or files that do not lie below `base_path`.
+        """
+        if not self._check_open("save"):
+            return []
+        files = matching_files(glob_str, base_path, is_glob=glob)
+        if not files:
+            reporting.warn(f"save: nothing matches {os.fspath(glob_str)!r}")
+        if not self.disabled:  # nor does the store keep files then
+            self._log_files(lambda: self._files.keep(files, policy))
+        return list(files)
+
+    def _log_files(self, keep: Callable[[], LoggedArtifact | None]) -> None:
+        try:
+            artifact = keep()
+        except StoreError as error:  # as with artifacts
+            reporting.warn(f"files of run {self.id} are not recorded: {error}")
+            return
+        if artifact is not None:
+            self._sink.log_artifact(artifact)
+
+    def alert(
+        self,
+        title: str,
+        text: str,
+        level: AlertLevel | str | None = None,
+        wait_duration: float | timedelta | None = None,
+    ) -> None:
+        """Record a text under `alert/<title>`, and say it on stderr.
+
+        Args:
+            title: what it is about.
+            text: what has happened.
+            level: `INFO`, the default, `WARN` or `ERROR`.
+            wait_duration: seconds for which no other alert of that title is said, 60 by default; each is
+                recorded.
+
+        Raises:
+            UsageError: there is no such level.
+        """
+        if self._check_open("alert") and not self.disabled:
+            said = self._alerts.say(title, text, level, wait_duration)
+            self._log_any({f"alert/{title}": said}, None, False, now())  # noqa: FBT003 - as `log` has it
+
+    def watch(
+        self,
+        models: Any,
+        *,
+        log: str = "parameters",
+        log_freq: int = 1000,
+        idx: int | None = None,
+        **others: Never,
+    ) -> None:
+        """Have every so many calls of `log` add histograms of models' parameters to their row.
+
+        They are counted on the device, without waiting, under `parameters/<path>`; those of further models
+        under `parameters_1/<path>`, and so on.  Rows of `log_series`, `tracklayer.jax.log` and replays are
+        left as they are.
+
+        Args:
+            models: a module of Flax NNX, or several.
+            log: only `"parameters"`: gradients are to be handed over, to `tracklayer.jax.stats` or
+                `histograms`, and logged.
+            log_freq: how many calls of `log` there are from one to the next; the first has them.
+            idx: the number of the first model; by default, how many are watched already.
+            others: wandb's further arguments; what they ask for is refused.
+
+        Raises:
+            UsageError: an argument that cannot be had here.
+            UnsupportedValueError: a model is no module of Flax NNX.
+        """
+        refuse("watch", others)
+        if not self._check_open("watch"):
+            return
+        from tracklayer.jax.models import WatchedModels
+
+        watched = self._watched or WatchedModels()
+        watched.add(models, log, log_freq, idx)
+        self._watched = watched
+        self._is_plain = _never  # each call of `log` takes its long way
+
+    def unwatch(self, models: Any = None) -> None:
+        """Watch models no more; all of them, if none are given."""
+        if self._watched is not None:
+            self._watched.remove(models)
+            if not self._watched:
+                self._watched = None
+                self._is_plain = SCALAR_TYPES.issuperset
 
     def update_config(self, config: Mapping[str, Any]) -> None:
         """Merge entries into the config."""
@@ -420,7 +611,7 @@ class ActiveRun:
         """Flush: the protocol's word for it."""
         self.flush()
 
-    def finish(self, status: Status | int | None = None) -> None:
+    def finish(self, exit_code: Status | int | None = None) -> None:
         """Record everything and end the run.
 
         Waits for the programs that this thread started and that log by `tracklayer.jax.log`.  A second call
@@ -428,17 +619,19 @@ class ActiveRun:
         waiting for the end.
 
         Args:
-            status: how it ended; an exit code other than 0 means failed.
+            exit_code: how it ended; another than 0 means failed.
         """
         if not self._finished and not self._inherited:
             _wait_for_taps(at_end=True)
+            self._log_files(self._files.keep_at_end)
         if self._inherited:
             self._finished = True
         elif not self._finished:
-            if not isinstance(status, Status):
-                code = int(status or 0)
-                status = Status("failed" if code else "finished", code)
-            self._status = status
+            if isinstance(exit_code, Status):
+                self._status = exit_code
+            else:
+                code = int(exit_code or 0)
+                self._status = Status("failed" if code else "finished", code)
             self._finished = True
             self._stop_taking()
         if not self._ended and not self._inherited:
@@ -524,6 +717,15 @@ class ActiveRun:
             msg = f"{method}: run {self.id} is finished; call tracklayer.init for another one"
             raise RunFinishedError(msg)
         return True
+
+
+def _never(_: object) -> bool:
+    return False
+
+
+def _stays(what: str, value: object) -> NoReturn:
+    msg = f"the {what} of a run is given to `init`, and stays: tracklayer.init({what}={value!r})"
+    raise UsageError(msg)
 
 
 def _wait_for_taps(*, at_end: bool = False) -> None:

@@ -97,7 +97,7 @@ class Run(Protocol):
         """What this run is, as this backend knows it."""
         ...
 
-    def log(self, values: Mapping[str, Value], *, step: int, time: float) -> None:
+    def log(self, values: Mapping[str, Value], /, *, step: int, time: float) -> None:
         """Record values at a step (any order); `time` is Unix seconds.
 
         A (key, step) that is logged again replaces the older value.
@@ -112,7 +112,7 @@ class Run(Protocol):
         """Set summary entries, which then win over what follows from the metrics."""
         ...
 
-    def log_artifact(self, artifact: LoggedArtifact) -> None:
+    def log_artifact(self, artifact: LoggedArtifact, /) -> None:
         """Record an artifact and its files."""
         ...
 
@@ -120,7 +120,7 @@ class Run(Protocol):
         """Make what came so far durable.  Called after each batch, and every few seconds in silence."""
         ...
 
-    def finish(self, status: Status) -> None:
+    def finish(self, status: Status, /) -> None:
         """Commit, record how the run ended, and let go of all resources.
 
         `Status("running")` lets go without an end: the run was only copied this far.
@@ -132,7 +132,7 @@ class Run(Protocol):
 class TakesMetricRules(Protocol):
     """A run whose backend summarises metrics by rules."""
 
-    def define_metric(self, rule: MetricRule) -> None:
+    def define_metric(self, rule: MetricRule, /) -> None:
         """Apply a rule from now on; one with the same pattern is replaced."""
         ...
 

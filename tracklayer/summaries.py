@@ -83,6 +83,18 @@ class MetricSummaries:
         """Apply a rule from now on."""
         self._rules = {**self._rules, rule.pattern: rule}
 
+    def completed(self, rule: MetricRule) -> MetricRule:
+        """Return a rule with what it leaves open as the one has it that it replaces."""
+        old = self._rules.get(rule.pattern)
+        if old is None:
+            return rule
+        return MetricRule(
+            rule.pattern,
+            rule.summary or old.summary,
+            rule.step_metric or old.step_metric,
+            rule.goal or old.goal,
+        )
+
     def continue_from(self, reader: RunReader) -> None:
         """Begin with what earlier segments recorded."""
         self.is_exact = False

@@ -26,6 +26,7 @@ from tracklayer.errors import (
     StoreError,
     UsageError,
 )
+from tracklayer.folders import make_store
 from tracklayer.forking import tell_children
 from tracklayer.media.base import Media
 from tracklayer.naming import file_name
@@ -127,10 +128,8 @@ def open_run(info: RunInfo, resume: Resume | None, store: Path) -> SQLiteRun:
 
 def _prepare_folder(store: Path) -> None:
     try:
-        (store / "runs").mkdir(parents=True, exist_ok=True)
-        ignore = store / ".gitignore"
-        if not ignore.exists():
-            ignore.write_text("*\n", encoding="utf-8")
+        make_store(store)
+        (store / "runs").mkdir(exist_ok=True)
     except OSError as error:
         msg = f"cannot write to the store {store}: {error.strerror}; choose another with TRACKLAYER_DIR"
         raise StoreError(msg) from error

@@ -15,6 +15,7 @@ from tracklayer.errors import (
     TracklayerError,
     UnsupportedValueError,
 )
+from tracklayer.folders import make_store
 from tracklayer.media.base import Media
 from tracklayer.naming import file_name
 from tracklayer_tensorboard import encoding, media
@@ -85,11 +86,9 @@ def _check_resume(run_id: str, resume: Resume | None, folder: Path, *, is_record
 
 
 def _prepare(store: Path, folder: Path) -> None:
+    make_store(store)
     folder.mkdir(parents=True, exist_ok=True)
     clear_ends(folder)
-    ignore = store / ".gitignore"
-    if not ignore.exists():
-        ignore.write_text("*\n", encoding="utf-8")
 
 
 @final

@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from contextlib import nullcontext
 from os import fdopen
 from tempfile import TemporaryDirectory, mkstemp
-from typing import Any, Final, cast, final
+from typing import Any, Final, final
 from warnings import catch_warnings
 
 import wandb
@@ -48,11 +48,15 @@ def log_media(run: Any, key: str, value: Media, *, step: int, time: float) -> di
     try:
         with lost_when_client_dies(), TemporaryDirectory(prefix="tracklayer-wandb-") as folder:
             made = _made(value, folder)
-            shown = made if isinstance(value, (Table, Chart)) else _bound(made, key, run, step)
-            run.log({key: shown, "_timestamp": time}, step=step)
-            if isinstance(made, CustomChart):
-                return {made.spec.table_key: made.table.to_json(run)}
-            return {key: made.to_json(run) if isinstance(value, Table) else shown}
+            if isinstance(value, (Table, Chart)):  # logging them does more
+                run.log({key: made, "_timestamp": time}, step=step)
+                return _table_entry(key, made, run)
+            if isinstance(value, MediaList):
+                entry = {key: _list_in_row(value.item_kind, made, key, run, step)}
+            else:
+                entry = {key: _in_row(made, key, run, step)}
+            run.log({**entry, "_timestamp": time}, step=step)
+            return entry
     except BackendLostError:
         raise
     except _REFUSALS as error:
@@ -84,25 +88,48 @@ class Figure:
         return self._data
 
 
-def _bound(made: Any, key: str, run: Any, step: int) -> Any:
-    """Hand the files of one object, or of a list of them, to the run; return what stands for them in a row.
+def _table_entry(key: str, made: wandb.Table | CustomChart, run: Any) -> dict[str, Any]:
+    if isinstance(made, CustomChart):
+        return {made.spec.table_key: made.table.to_json(run)}
+    return {key: made.to_json(run)}
 
-    The client would do that when they are logged, too, but with no other name for the files than the key.
+
+def _in_row(made: Any, key: str, run: Any, step: int) -> Any:
+    """Hand an object's file to the run, and return what stands for it in a row.
+
+    The client would do so when the object is logged, but with no other name for the file than the key.
     """
-    items = cast("list[Any]", made) if isinstance(made, list) else [made]
-    for item in items:
-        item.bind_to_run(run, _file_key(key), step)
-    if not isinstance(made, list):
-        return made.to_json(run)
-    if isinstance(items[0], wandb.Plotly):  # of which it makes no more
-        return [item.to_json(run) for item in items]
-    return items[0].seq_to_json(items, run, key, step)
+    made.bind_to_run(run, _file_key(key), step)
+    return made.to_json(run)
+
+
+def _list_in_row(kind: str, items: list[Any], key: str, run: Any, step: int) -> Any:
+    """Do the same for a list of objects."""
+    shown = [_in_row(item, key, run, step) for item in items]
+    first = items[0]
+    if kind == "plotly":  # of which the client makes no more
+        return shown
+    if kind != "image":
+        return first.seq_to_json(items, run, key, step)
+    # as `seq_to_json`, which opens every image again, and speaks up where they are not all of one size
+    layers = {
+        "captions": first.all_captions(items),
+        "all_masks": first.all_masks(items, run, key, step),
+        "all_boxes": first.all_boxes(items, run, key, step),
+    }
+    return {
+        "_type": "images/separated",
+        "count": len(items),
+        "filenames": [image["path"] for image in shown],
+        **{name: shown[0][name] for name in ("format", "width", "height")},
+        **{name: layer for name, layer in layers.items() if layer},
+    }
 
 
 def _file_key(key: str) -> str:
-    """Return a key, or what stands for it in the names of files, where it is too long for one."""
+    """Return a key, or what stands for it in the names of files, where it cannot be a part of one."""
     is_long = any(len(part.encode()) > _LONGEST_NAME for part in key.split("/"))
-    return hashlib.sha256(key.encode()).hexdigest() if is_long else key
+    return hashlib.sha256(key.encode()).hexdigest() if is_long or "\0" in key else key
 
 
 def _made(value: Media, folder: str) -> Any:

@@ -15,6 +15,7 @@ import functools
 import operator
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from time import time as now
 from typing import TYPE_CHECKING, Any, Final, final
 
 import jax
@@ -138,7 +139,7 @@ class _Tap:
     def _log(self, row: dict[str, Any], step: int) -> None:
         if self.run is not None:
             try:
-                self.run.log(row, step=step)
+                self.run.log(row, step=step, time=now())
             except RunFinishedError:
                 pass
             else:
@@ -147,7 +148,7 @@ class _Tap:
         if run is None:
             msg = "no run is open when the program runs"
             raise NoActiveRunError(msg)
-        run.log(row, step=step)
+        run.log(row, step=step, time=now())
 
     def _rows(
         self, arrays: list[NDArray[Any]], names: list[list[str]]
