@@ -446,8 +446,8 @@ def test_kinds_that_a_backend_cannot_show_are_left_out_and_named_once(
     assert queue.flush(WAIT)
     assert run.durable == [("log", step, {"x": step}) for step in range(3)]
     assert warnings(caplog) == [
-        "tracklayer: fake cannot show a text, such as 't'",
-        "tracklayer: fake cannot show a histogram, such as 'h'",
+        "tracklayer: fake cannot show values of kind text, such as 't'",
+        "tracklayer: fake cannot show values of kind histogram, such as 'h'",
     ]
 
 

@@ -8,6 +8,8 @@ import os
 import subprocess
 import sys
 import textwrap
+import threading
+import time
 from collections.abc import Callable, Iterator
 from html.parser import HTMLParser
 from io import BytesIO
@@ -534,3 +536,34 @@ def test_opening_a_run_loads_nothing_that_media_take(tmp_path: Path) -> None:
         print(*sys.modules)
     """
     assert not {"PIL", "matplotlib", "soundfile", "jax"} & set(python(code, tmp_path).split())
+
+
+def test_charts_are_drawn_while_scalars_are_committed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from tracklayer import plot
+    from tracklayer_tensorboard import media
+
+    may_go, drawn_by, draw = threading.Event(), [], media.draw_chart
+
+    def slow(chart: Any) -> bytes:
+        drawn_by.append(threading.current_thread().name)
+        assert may_go.wait(30)
+        return draw(chart)
+
+    monkeypatch.setattr(media, "draw_chart", slow)
+    run = tracklayer.init("p", id="r", dir=tmp_path, backend="tensorboard")
+    run.log({"chart": plot.histogram(Table(columns=["a"], data=[[1], [2]]), "a"), "loss": 0.5})
+    run.log({"loss": 0.25})
+    project = tmp_path / "tensorboard" / "p"
+    losses: list[float] = []
+    deadline = time.monotonic() + 20
+    while len(losses) < 2 and time.monotonic() < deadline:
+        time.sleep(0.1)
+        shown = oracle.python_loader(project).get("r")
+        losses = [point.value for point in shown.scalars.get("loss", ())] if shown else []
+    assert losses == [0.5, 0.25]
+    may_go.set()
+    run.finish()
+    assert drawn_by == ["tracklayer-encoder"]
+    assert [point.step for point in oracle.read(project / "r").images["chart"]] == [0]

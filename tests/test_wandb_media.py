@@ -275,15 +275,39 @@ def test_a_value_that_is_refused_costs_itself_alone(server: WandbServer, machine
 with tracklayer.init(project="p", id="r") as run:
     run.log({{"a": 1, "huge": huge, "no table": Table(["mesh"], [[mesh]]), "mesh": mesh, "b": 2}})
     run.log({{"x" * 300: Table(["a"], [[1]]), "large": large, "c": 3}})
+    run.log({{"d": 4, "numbered": Table(["a", 0], [[1, 2]])}}, step=10)
+    run.log({{"huge": huge}}, step=4)
+    run.log({{"huge": huge, "e": 5}}, step=5)
 """
     )
-    refused, incomplete = ended.complaints
+    refused, late, incomplete = ended.complaints
     assert re.fullmatch(
         "tracklayer: wandb refused a call: the image 'huge': .* pixels.*; and 1 more", refused
     )
+    assert re.fullmatch("tracklayer: wandb refused a call: the image 'huge': .* pixels.*; and 1 more", late)
     assert "`tracklayer push r`" in incomplete
     keys = [{key for key in row if key[0] != "_"} for row in server.runs["r"].history]
-    assert keys == [{"a", "b", "mesh"}, {"large", "c"}]
+    assert keys == [{"a", "b", "mesh"}, {"large", "c"}, {"d", "numbered"}, {"e", "tracklayer/step"}]
+
+
+def test_no_more_late_media_are_kept_than_fit_into_memory(server: WandbServer, machine: Machine) -> None:
+    ended = machine.run(
+        f"""{PICTURES}
+import tracklayer_wandb.recording
+tracklayer_wandb.recording._MAX_LATE_BYTES = 2 * small.nbytes + 1500
+with tracklayer.init(project="p", id="r") as run:
+    run.log({{"a": 1}}, step=10)
+    for step in range(4):
+        run.log({{"late": small}}, step=step)
+    run.log({{"b": 2}}, step=5)
+"""
+    )
+    refused, _ = ended.complaints
+    assert "`tracklayer push` sends the rest" in refused
+    keys = [{key for key in row if key[0] != "_"} for row in server.runs["r"].history]
+    assert keys == [{"a"}, *[{"late", "tracklayer/step"}] * 2, {"b", "tracklayer/step"}]
+    pushed = machine.push("r")
+    assert (pushed["outcome"], pushed["rows"]) == ("sent", 2)
 
 
 def test_media_are_kept_under_keys_that_are_no_file_names(server: WandbServer, machine: Machine) -> None:

@@ -115,7 +115,11 @@ class Encoder:
         encoded = media.encoded(self._report)
         self.lost += media.count - len(encoded)
         if encoded:
-            pass_on(encoded)
+            try:
+                pass_on(encoded)
+            except Exception as error:  # noqa: BLE001 - a thread that dies would keep all others waiting
+                self.lost += len(encoded)
+                self._report("queue", f"{', '.join(map(repr, encoded))} could not be recorded: {error!r}")
 
     def _report(self, about: str, message: str) -> None:
         """Say something once."""

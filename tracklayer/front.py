@@ -306,6 +306,7 @@ class ActiveRun:
         def pass_on(encoded: Mapping[str, Any]) -> None:
             for queue in self._queues:
                 if not queue.in_order:
+                    queue.prepare(encoded)
                     queue.put((step, time, RichValues(encoded)))
 
         self._encoder.put(media, pass_on)

@@ -147,6 +147,15 @@ class TakesRows(Protocol):
 
 
 @runtime_checkable
+class PreparesMedia(Protocol):
+    """A run whose backend makes something else of media, such as a picture of a chart."""
+
+    def prepare(self, values: Mapping[str, Value], /) -> None:
+        """Do for media what takes long, before `log` gets the same objects; called from another thread."""
+        ...
+
+
+@runtime_checkable
 class CanBeAbandoned(Protocol):
     """A run that holds on to something, such as a client's process, for which exit would wait."""
 

@@ -22,6 +22,7 @@ from tracklayer.protocol import (
     CanBeAbandoned,
     ChoosesCommitInterval,
     MetricRule,
+    PreparesMedia,
     Run,
     RunInfo,
     Status,
@@ -171,6 +172,12 @@ class Queue:
     def log(self, values: Mapping[str, Value], *, step: int, time: float) -> None:
         """Take a row."""
         self.put((step, time, dict(values) if _is_plain(values) else RichValues(values)))
+
+    def prepare(self, values: Mapping[str, Value]) -> None:
+        """Have the backend do for media what takes long, on the thread that calls."""
+        run = self._run
+        if isinstance(run, PreparesMedia):
+            run.prepare({key: value for key, value in values.items() if kind_of(value) in self._kinds})
 
     def update_config(self, config: Mapping[str, Any]) -> None:
         """Take a piece of config."""
@@ -620,7 +627,9 @@ class Queue:
                 shown[key] = value
             else:
                 kind = kind_of(value)
-                self._report(f"kind {kind}", f"{self.name} cannot show a {kind}, such as {key!r}")
+                self._report(
+                    f"kind {kind}", f"{self.name} cannot show values of kind {kind}, such as {key!r}"
+                )
         return shown
 
     def _refused_by_backend(self, error: Exception) -> None:

@@ -91,7 +91,7 @@ class _Columns:
 
     def _take_column(self, key: str, value: Any) -> None:
         if isinstance(value, Media):
-            msg = f"a {value.kind} is no series; log the one of each step with `log`"
+            msg = f"{value!r} is no series; log the one of each step with `log`"
             raise UnsupportedValueError(msg)
         if hasattr(value, "landed"):
             arrays = value.arrays()

@@ -116,6 +116,8 @@ class TensorBoardRun:
         self._summary: dict[str, Any] = {}
         self._notes: dict[str, bytes] = {}
         self._reported: set[str] = set()
+        self._prepared: dict[tuple[str, int], tuple[Value, Iterable[tuple[str, Shown]]]] = {}
+        """What shows media that `log` has still to get, by their keys and identities."""
         self._note(encoding.json_text(_RUN, _description(info)))
         log.append(encoding.file_start(now() if info.resumed else self._time))
 
@@ -128,7 +130,8 @@ class TensorBoardRun:
         self._check_open()
         points: list[Point] = []
         for key, value in values.items():
-            for name, shown in self._shown(key, value):
+            _, prepared = self._prepared.pop((key, id(value)), (value, None))
+            for name, shown in self._shown(key, value) if prepared is None else prepared:
                 tag = encoding.tag_for(name, shown, self._kinds)
                 points.append(encoding.point(tag, shown))
                 if step > self._steps.get(tag, step - 1):
@@ -137,6 +140,11 @@ class TensorBoardRun:
                     self._in_order = False
         self._log.append(encoding.row(points, step, time))
         self._step, self._time, self._has_rows = max(self._step, step), time, True
+
+    def prepare(self, values: Mapping[str, Value]) -> None:
+        """Draw charts and make what else shows media, on the thread that encodes them."""
+        for key, value in values.items():
+            self._prepared[key, id(value)] = value, self._shown(key, value)
 
     def update_config(self, config: Mapping[str, Any]) -> None:
         """Merge JSON-like data into the config; top-level keys are replaced whole.

@@ -7,7 +7,7 @@ that, and the name of a type, is all that reaches below its public interface her
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from contextlib import nullcontext
 from os import fdopen
 from tempfile import TemporaryDirectory, mkstemp
@@ -36,8 +36,8 @@ _LONGEST_NAME: Final = 200  # bytes, of the 255 of a file's name: the client put
 _SHOWN_KEY: Final = 80
 
 
-def log_media(run: Any, key: str, value: Media, *, step: int, time: float) -> dict[str, Any]:
-    """Log a value; return the summary's entry for it, as JSON data.
+def log_media(run: Any, key: str, value: Media, *, step: int, stamp: Mapping[str, Any]) -> dict[str, Any]:
+    """Log a value, and the stamp of its row; return the summary's entry for it, as JSON data.
 
     Its files are the client's when this returns.
 
@@ -49,13 +49,13 @@ def log_media(run: Any, key: str, value: Media, *, step: int, time: float) -> di
         with lost_when_client_dies(), TemporaryDirectory(prefix="tracklayer-wandb-") as folder:
             made = _made(value, folder)
             if isinstance(value, (Table, Chart)):  # logging them does more
-                run.log({key: made, "_timestamp": time}, step=step)
+                run.log({key: made, **stamp}, step=step)
                 return _table_entry(key, made, run)
             if isinstance(value, MediaList):
                 entry = {key: _list_in_row(value.item_kind, made, key, run, step)}
             else:
                 entry = {key: _in_row(made, key, run, step)}
-            run.log({**entry, "_timestamp": time}, step=step)
+            run.log({**entry, **stamp}, step=step)
             return entry
     except BackendLostError:
         raise

@@ -129,7 +129,7 @@ class WandbRun:
         if step >= max(self._step, self._first_step):
             self._step = step
             self._summaries.add(values, step)
-            sent, refused = self._send(values, step, time)
+            sent, refused = self._send(values, time)
             self._latest.update((key, (step, value)) for key, value in sent.items())
             if refused:
                 raise UnsupportedValueError(_first_of(refused))
@@ -150,25 +150,28 @@ class WandbRun:
         self._late.append((step, time, values))
 
     def _send(
-        self, values: Mapping[str, Value], step: int, time: float, *, complete: bool | None = None
+        self, values: Mapping[str, Value], time: float, *, true_step: int | None = None
     ) -> tuple[dict[str, Any], list[str]]:
         """Send a row, its media one by one; return what the summary shows of it, and what was refused."""
+        is_late = true_step is not None
+        stamp = {"_timestamp": time, TRUE_STEP: true_step} if is_late else {"_timestamp": time}
         media = {key: value for key, value in values.items() if isinstance(value, Media)}
         sent = {key: _shown(value) for key, value in values.items() if key not in media}
         refused: list[str] = []
-        self._send_plain(sent, step, time, complete=complete and not media)
+        if sent or not is_late:  # it also tells the client the step, which names the files of tables
+            self._log_row({**sent, **stamp}, complete=is_late and not media)
         for key, value in media.items():
             try:
-                sent |= log_media(self._run, key, value, step=step, time=time)
+                sent |= log_media(self._run, key, value, step=self._step, stamp=stamp)
             except UnsupportedValueError as error:
                 refused.append(str(error))
-        if complete and media:
-            self._send_plain({}, step, time, complete=True)
+        if is_late and media and sent:
+            self._log_row(stamp, complete=True)
         return sent, refused
 
-    def _send_plain(self, row: Mapping[str, Any], step: int, time: float, *, complete: bool | None) -> None:
-        with lost_when_client_dies():  # the last call of a step decides its time
-            self._run.log({**row, "_timestamp": time}, step=step, commit=complete)
+    def _log_row(self, row: Mapping[str, Any], *, complete: bool) -> None:
+        with lost_when_client_dies():
+            self._run.log(row, step=self._step, commit=complete or None)
 
     def update_config(self, config: Mapping[str, Any]) -> None:
         """Merge entries into the W&B config."""
@@ -236,7 +239,7 @@ class WandbRun:
         for step, time, values in sorted(self._late, key=lambda row: row[:2]):
             self._step += 1
             self._summaries.add(values, step)
-            sent, problems = self._send({**values, TRUE_STEP: step}, self._step, time, complete=True)
+            sent, problems = self._send(values, time, true_step=step)
             refused += problems
             for key in sent.keys() & self._latest.keys():
                 self._latest[key] = max((step, sent[key]), self._latest[key], key=itemgetter(0))
