@@ -52,7 +52,7 @@ box = {
     "class_id": 1, "box_caption": "a cat", "scores": {"accuracy": 0.75, "loss": 2},
 }
 pixel_box = {"position": {"middle": [2, 3], "width": 2, "height": 4}, "domain": "pixel", "class_id": 2}
-boxes = {"seen": {"box_data": [box, pixel_box], "class_labels": names}}
+boxes = {"seen": {"box_data": [box, pixel_box], "class_labels": names}, "bare": {"box_data": [box]}}
 masks = {"true": {"mask_data": labels, "class_labels": names}}
 tone = np.sin(np.arange(800) / 10)
 frames = (np.arange(4 * 3 * 8 * 6) % 256).astype(np.uint8).reshape(4, 3, 8, 6)
@@ -150,7 +150,7 @@ values = {
     "deep/key[0] ключ/table": table(),
     "deep/key[0] ключ/chart": w.plot.line(table(), "x", "y"),
 }
-with w.init(project="p", id="r") as run:
+with w.init(project="p", id="r", settings=w.Settings(init_timeout=60)) as run:
     run.log({"before": 1})
     run.log({"loss": 0.5, **values})
     run.log({"loss": 0.25, "image_rgb": w.Image(255 - rgb), "table": w.Table(columns=["n"], data=[[3]])})
@@ -272,7 +272,7 @@ mesh = Object3D(io.StringIO("v 0 0 0"), file_type="obj")
 def test_a_value_that_is_refused_costs_itself_alone(server: WandbServer, machine: Machine) -> None:
     ended = machine.run(
         f"""{PICTURES}
-with tracklayer.init(project="p", id="r") as run:
+with tracklayer.init(project="p", id="r", settings=tracklayer.Settings(init_timeout=60)) as run:
     run.log({{"a": 1, "huge": huge, "no table": Table(["mesh"], [[mesh]]), "mesh": mesh, "b": 2}})
     run.log({{"x" * 300: Table(["a"], [[1]]), "large": large, "c": 3}})
     run.log({{"d": 4, "numbered": Table(["a", 0], [[1, 2]])}}, step=10)
@@ -294,8 +294,8 @@ def test_no_more_late_media_are_kept_than_fit_into_memory(server: WandbServer, m
     ended = machine.run(
         f"""{PICTURES}
 import tracklayer_wandb.recording
-tracklayer_wandb.recording._MAX_LATE_BYTES = 2 * small.nbytes + 1500
-with tracklayer.init(project="p", id="r") as run:
+tracklayer_wandb.recording._MAX_LATE_BYTES = 1500  # of which each has about 600
+with tracklayer.init(project="p", id="r", settings=tracklayer.Settings(init_timeout=60)) as run:
     run.log({{"a": 1}}, step=10)
     for step in range(4):
         run.log({{"late": small}}, step=step)
@@ -314,7 +314,7 @@ def test_media_are_kept_under_keys_that_are_no_file_names(server: WandbServer, m
     keys = ["x" * 600, f"{'ключ ' * 100}/[0]", f"{'a/' * 300}b", "../../a", "/a", "nul\0"]
     machine.run(
         f"""{PICTURES}
-with tracklayer.init(project="p", id="r") as run:
+with tracklayer.init(project="p", id="r", settings=tracklayer.Settings(init_timeout=60)) as run:
     for key in {keys}:
         run.log({{key: small, f"{{key}} list": [small, large], f"{{key}} number": 1}}, step=0)
 """
@@ -337,7 +337,7 @@ def values(image):
     return {{"i": image, "l": [image], "t": Table(["i"], [[image]]), "c": chart, "text": str(image.width)}}
 
 
-with tracklayer.init(project="p", id="r") as run:
+with tracklayer.init(project="p", id="r", settings=tracklayer.Settings(init_timeout=60)) as run:
     run.log(values(small), step=1)
     run.log(values(large), step=5)
     run.log(values(small), step=3)
@@ -365,7 +365,7 @@ with tracklayer.init(project="p", id="r") as run:
 def test_a_client_that_dies_among_media_is_given_up(server: WandbServer, machine: Machine) -> None:
     started = machine.start(
         f"""{PICTURES}
-run = tracklayer.init(project="p", id="r")
+run = tracklayer.init(project="p", id="r", settings=tracklayer.Settings(init_timeout=60))
 run.log({{"small": small}})
 print("logged", flush=True)
 input()
@@ -387,3 +387,22 @@ run.finish()
         {"a", "large"},
         {"small"},
     ]
+
+
+def test_what_the_client_refuses_costs_itself_alone_in_a_push(server: WandbServer, machine: Machine) -> None:
+    machine.run(
+        """
+        import pathlib
+        import tracklayer
+
+        pathlib.Path("mesh.obj").write_text("v 0 0 0\\nv 1 0 0\\nv 0 1 0\\nf 1 2 3\\n")
+        with tracklayer.init(project="p", id="r") as run:
+            run.log({"x": 1, "meshes": tracklayer.Table(["mesh"], [[tracklayer.Object3D("mesh.obj")]])})
+            run.log({"x": 2})
+        """,
+        TRACKLAYER_BACKEND="sqlite",
+    ).well()
+    pushed = machine.push("r")
+    assert (pushed["outcome"], pushed["code"]) == ("unconfirmed", 1)
+    assert "1 rows of run r are not complete there: the table 'meshes'" in pushed["stderr"]
+    assert [row["x"] for row in server.runs["r"].history] == [1, 2]

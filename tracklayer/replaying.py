@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
+from tracklayer import reporting
+from tracklayer.errors import UnsupportedValueError
 from tracklayer.protocol import Run, Status, TakesMetricRules
 
 if TYPE_CHECKING:
@@ -40,16 +42,7 @@ def replay(
     if isinstance(run, TakesMetricRules):
         for rule in reader.rules.values():
             run.define_metric(rule)
-    count = 0
-    for call in reader.calls():
-        row = missing(call) if missing is not None else call
-        if row is not None and row.values:
-            run.log(row.values, step=row.step, time=row.time)
-            count += 1
-            if count % _COMMIT_EVERY == 0:
-                run.commit()
-                if progress is not None:
-                    progress(count)
+    count, refused = _log_rows(reader, run, missing, progress)
     for artifact in reader.artifacts() if artifacts is None else artifacts:
         run.log_artifact(artifact)
     summary = reader.summary if whole_summary else reader.explicit_summary
@@ -57,4 +50,30 @@ def replay(
         run.update_summary(summary)
     info = reader.info
     run.finish(Status(info.state, info.exit_code or 0))
+    if refused:
+        reporting.warn(f"{len(refused)} rows of run {reader.id} are not complete there: {refused[0]}")
     return count
+
+
+def _log_rows(
+    reader: RunReader,
+    run: Run,
+    missing: Callable[[Row], Row | None] | None,
+    progress: Callable[[int], None] | None,
+) -> tuple[int, list[str]]:
+    """Log the rows that are to be logged; return their number, and what was refused."""
+    count = 0
+    refused: list[str] = []
+    for call in reader.calls():
+        row = missing(call) if missing is not None else call
+        if row is not None and row.values:
+            try:
+                run.log(row.values, step=row.step, time=row.time)
+            except UnsupportedValueError as error:  # as in front of a queue: it costs itself alone
+                refused.append(str(error))
+            count += 1
+            if count % _COMMIT_EVERY == 0:
+                run.commit()
+                if progress is not None:
+                    progress(count)
+    return count, refused

@@ -44,6 +44,7 @@ if TYPE_CHECKING:
     from tracklayer.settings import Settings
 
 _INIT_SECONDS: Final = 6.0  # with the client's import and start, `init` is done in less than 9
+_BEFORE_INIT: Final = 3.0  # seconds that these take at most, of those that a start may take
 _MAX_LATE_ROWS: Final = 100_000  # what more there is, a push sends
 _MAX_LATE_BYTES: Final = 256_000_000  # of media, likewise
 
@@ -57,7 +58,7 @@ def open_run(info: RunInfo, resume: Resume | None, settings: Settings) -> WandbR
     """
     options: dict[str, Any] = {
         "silent": True,
-        "init_timeout": _INIT_SECONDS,
+        "init_timeout": max(_INIT_SECONDS, settings.start_timeout - _BEFORE_INIT),
         "finish_timeout": max(0.1, settings.finish_timeout - _confirm_seconds(settings)),
         "finish_timeout_raises": True,
     }

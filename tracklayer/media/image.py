@@ -139,10 +139,12 @@ class Image(Media):
     @property
     def boxes(self) -> dict[str, dict[str, Any]]:
         """The sets of bounding boxes by name, as `Image` takes them."""
-        return {
-            name: {"box_data": boxes["box_data"], "class_labels": typed_labels(boxes["class_labels"])}
-            for name, boxes in self._metadata["boxes"].items()
-        }
+        found: dict[str, dict[str, Any]] = {}
+        for name, boxes in self._metadata["boxes"].items():
+            found[name] = {"box_data": boxes["box_data"]}
+            if boxes["class_labels"] is not None:
+                found[name]["class_labels"] = typed_labels(boxes["class_labels"])
+        return found
 
     @property
     def masks(self) -> dict[str, dict[str, Any]]:

@@ -50,9 +50,7 @@ def _box_set(given: Any, where: str) -> dict[str, Any]:
         _refuse(where_data, "a list of boxes", data)
     boxes = [_box(box, f"{where_data}[{place}]") for place, box in enumerate(data)]
     labels = fields.get("class_labels")
-    if labels is None:
-        return {"box_data": boxes, "class_labels": default_labels({box.get("class_id") for box in boxes})}
-    return {"box_data": boxes, "class_labels": _labels(labels, where)}
+    return {"box_data": boxes, "class_labels": None if labels is None else _labels(labels, where)}
 
 
 def _box(given: Any, where: str) -> dict[str, Any]:
