@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import ast
+import copy
 import datetime as dt
 import enum
 import inspect
@@ -515,6 +516,12 @@ def test_a_summary_is_nested_and_set_at_any_depth(run: ActiveRun) -> None:
     expected = {"loss": {"min": 2.0}, "best": {"val": {"loss": 0.5, "step": 3}, "name": "b"}, "n": 1}
     assert dict(summary) == expected
     assert summary.get("best") == expected["best"]
+    assert json.loads(json.dumps(dict(summary))) == expected
+    copied = copy.deepcopy(dict(summary))
+    copied["best"]["val"]["step"] = 4
+    assert dict(summary) == expected
+    with pytest.raises(UsageError, match="cannot be removed"):
+        summary["best"].pop("val")
     with pytest.raises(UsageError, match="summary takes a mapping"):
         summary.update(5)
     assert reader(run).summary == expected

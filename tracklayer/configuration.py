@@ -10,8 +10,9 @@ import os
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, MutableMapping, Sequence
 from collections.abc import Set as AbstractSet
+from functools import partial
 from types import SimpleNamespace
-from typing import Any, Final, cast, final
+from typing import Any, Final, NoReturn, cast, final
 
 from tracklayer import reporting
 from tracklayer.errors import UnsupportedValueError, UsageError
@@ -264,22 +265,52 @@ class Summary(_Values):
 
 
 @final
-class _Nested(_Values):
-    """What is nested in a summary: a change of it sets the entry that it is nested in."""
+class _Nested(dict[str, Any]):
+    """What is nested in a summary: a dict, a change of which sets the entry that it is nested in."""
 
-    _what = "summary"
+    __slots__ = ("_send",)
+    _send: Callable[[dict[str, Any]], None]
 
-    def __getitem__(self, key: str) -> Any:
-        return _within(self, key, self._data[key])
+    def __init__(self, values: Mapping[str, Any], send: Callable[[dict[str, Any]], None]) -> None:
+        object.__setattr__(self, "_send", send)
+        super().__init__({key: _within(self, key, value) for key, value in values.items()})
+
+    def __setitem__(self, key: str, value: Any) -> None:
+        self.update({key: value})
+
+    def __getattr__(self, name: str) -> Any:
+        try:
+            return self[name]
+        except KeyError:
+            msg = f"summary has no entry {name!r} here"
+            raise AttributeError(msg) from None
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        self[name] = value
+
+    def update(self, *sources: Any, **values: Any) -> None:
+        """Set several entries."""
+        for source in (*sources, values):
+            self._send({**self, **dict(source)})
+            super().update(source)
+
+    def setdefault(self, key: str, default: Any = None) -> Any:
+        """Return an entry, which is set if it is not there."""
+        if key not in self:
+            self[key] = default
+        return self[key]
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return dict, (dict(self),)  # a copy is a plain dict
+
+    def _cannot_remove(self, *_: object) -> NoReturn:
+        msg = "summary entries are recorded when they are set, and cannot be removed"
+        raise UsageError(msg)
+
+    __delitem__ = __delattr__ = clear = pop = popitem = _cannot_remove
 
 
-def _within(parent: _Values, key: str, value: Any) -> Any:
+def _within(parent: Summary | _Nested, key: str, value: Any) -> Any:
     if not isinstance(value, dict):
         return value
-
-    def send(changed: dict[str, Any]) -> None:
-        parent[key] = {**parent[key], **changed}
-
-    nested = _Nested(send)
-    nested.restore(cast("dict[str, Any]", value))
-    return nested
+    return _Nested(cast("dict[str, Any]", value), partial(parent.__setitem__, key))
