@@ -69,6 +69,7 @@ def train_step(
 
 
 evaluate = nnx.jit(loss_and_accuracy)
+predict = nnx.jit(lambda model, images: model(images).argmax(-1))
 
 
 def save_weights(model: CNN, path: Path) -> None:
@@ -118,6 +119,16 @@ def main() -> None:
             )
             best = max(best, float(accuracy))
         run.summary["best_val_accuracy"] = best
+
+        taken_for = np.asarray(predict(model, val_x))
+        mistakes = [
+            tracklayer.Image(val_x[i], caption=f"a {val_y[i]} taken for a {taken_for[i]}")
+            for i in np.flatnonzero(taken_for != val_y)
+        ]
+        confusion = tracklayer.plot.confusion_matrix(
+            y_true=val_y, preds=taken_for, class_names=[str(digit) for digit in range(10)]
+        )
+        run.log({"val/mistakes": mistakes, "val/confusion": confusion}, step=step - 1)
 
         with tempfile.TemporaryDirectory() as folder:
             weights = Path(folder, "weights.npz")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -246,6 +247,14 @@ def test_what_would_be_a_blur_is_refused(spec: str, what: str) -> None:
 def test_without_matplotlib_it_is_said_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
     with pytest.raises(UnsupportedValueError, match="pip install matplotlib"):
+        draw_chart(CHARTS["line"]())
+
+
+@pytest.mark.skipif(shutil.which("latex") is not None, reason="LaTeX may draw it")
+def test_a_style_that_cannot_be_had_is_refused() -> None:
+    import matplotlib as mpl
+
+    with mpl.rc_context({"text.usetex": True}), pytest.raises(UnsupportedValueError, match="latex"):
         draw_chart(CHARTS["line"]())
 
 

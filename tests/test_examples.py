@@ -16,6 +16,8 @@ import pytest
 import tensorboard_oracle
 import tracklayer
 from tracklayer import registry
+from tracklayer.media.chart import Chart
+from tracklayer.media.list import MediaList
 from tracklayer.pushing import push
 from wandb_server import WandbServer
 
@@ -65,6 +67,12 @@ def in_sqlite(folder: Path, run_id: str) -> Series:
         metric = reader.metric(key)
         series[key] = list(zip(metric.step.tolist(), metric.value.tolist(), strict=True))
     assert sum(key.startswith("weights/") for key in list(reader.keys())) == 8
+    (mistakes,), (confusion,) = reader.media("val/mistakes"), reader.media("val/confusion")
+    assert isinstance(mistakes.value, MediaList)
+    assert isinstance(confusion.value, Chart)
+    wrong = sum(row[2] for row in confusion.value.table.data if row[0] != row[1])
+    assert len(mistakes.value.items) == wrong
+    assert all("taken for" in item.encoded.data["caption"] for item in mistakes.value.items)
     (artifact,) = reader.artifacts()
     weights = np.load(io.BytesIO(artifact.files[0].source.read_bytes()))
     assert weights["conv1.kernel"].shape == (3, 3, 1, 16)
@@ -76,6 +84,7 @@ def in_sqlite(folder: Path, run_id: str) -> Series:
 def in_tensorboard(folder: Path, run_id: str) -> Series:
     shown = tensorboard_oracle.read(folder / "store" / "tensorboard" / "digits" / run_id)
     assert sum(tag.startswith("weights/") for tag in shown.histograms) == 8
+    assert {tag: len(steps) for tag, steps in shown.images.items()} == {"val/mistakes": 1, "val/confusion": 1}
     assert shown.session is not None
     assert shown.session.hparams["optimizer/name"] == "adamw"
     return {key: shown.steps(key) for key in TRAIN_KEYS | VALIDATION_KEYS}
@@ -87,7 +96,11 @@ def in_wandb(server: WandbServer, run_id: str) -> Series:
     assert run.config["optimizer"]["name"] == "adamw"
     assert run.summary["val/accuracy"]["max"] >= 0.97
     # the same weights are the same version, whichever of these runs logged them first
-    assert [(a.name, a.version) for a in server.artifacts] == [("digits-cnn", 0)]
+    models = [artifact for artifact in server.artifacts if artifact.type == "model"]
+    assert [(model.name, model.version) for model in models] == [("digits-cnn", 0)]
+    (last,) = [row for row in run.history if "val/mistakes" in row]
+    assert last["val/mistakes"]["_type"] == "images/separated"
+    assert last["val/confusion_table"]["_type"] == "table-file"
     series: Series = {key: [] for key in TRAIN_KEYS | VALIDATION_KEYS}
     for row in run.history:
         for key in series.keys() & row.keys():

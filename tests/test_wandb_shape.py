@@ -278,8 +278,9 @@ def test_settings_say_how_long_to_wait() -> None:
     settings = wandb.Settings(init_timeout=3, finish_timeout=4)
     applied = settings.applied_to(read_settings())
     assert (applied.start_timeout, applied.finish_timeout) == (3, 4)
-    with pytest.raises(UsageError, match="init_timeout=-1 is no number of seconds"):
-        wandb.Settings(init_timeout=-1)
+    for wrong in (-1, "5"):
+        with pytest.raises(UsageError, match=f"init_timeout={wrong!r} is no number of seconds"):
+            wandb.Settings(init_timeout=wrong)  # type: ignore[arg-type] # nor is a string one
 
 
 @pytest.mark.parametrize("settings", [{"console": "off"}, {"x_disable_stats": True}])
@@ -874,6 +875,9 @@ def test_runs_are_found_by_filters(
     [
         ({"heartbeat_at": 1}, "runs have no field 'heartbeat_at' here; there are name, "),
         ({"config.rate": {"$near": 1}}, "filters have no operator '\\$near' here; there are \\$and"),
+        ({"name": {"$regex": "("}}, "'\\(' is no regular expression: missing \\)"),
+        ({"name": {"$in": "r1"}}, "\\$in takes a list, not 'r1'"),
+        ({"$or": {"state": "finished"}}, "\\$or takes a list, not {'state'"),
     ],
 )
 def test_a_filter_that_is_not_known_is_refused(

@@ -158,7 +158,7 @@ def chosen_config(
 
 
 def _checked_seconds(name: str, seconds: float | None) -> float | None:
-    if seconds is not None and not 0 <= seconds < float("inf"):
+    if seconds is not None and not (isinstance(seconds, (int, float)) and 0 <= seconds < float("inf")):  # pyright: ignore[reportUnnecessaryIsInstance] - callers are not all typed
         msg = f"Settings: {name}={seconds!r} is no number of seconds"
         raise UsageError(msg)
     return seconds

@@ -32,12 +32,12 @@ def draw_chart(chart: Chart) -> bytes:
     """Return a picture of a chart: a PNG of 640 by 480 pixels.
 
     It shows the charts of `tracklayer.plot`, as far as their numbers are finite.  It may be called on any
-    thread: neither pyplot nor anything else that the process shares is used.
+    thread: it does not use pyplot, and of what the process shares it reads matplotlib's `rcParams` alone.
 
     Raises:
         UnsupportedValueError: its specification is known to W&B only, a column that it names is missing or
             not made of numbers, there are more than 1,000 bars, lines or classes, or matplotlib is not
-            installed.
+            installed, or cannot draw with these `rcParams`.
     """
     draw = _DRAWN.get(chart.spec)
     if draw is None:
@@ -55,7 +55,11 @@ def draw_chart(chart: Chart) -> bytes:
     draw(axes, _Content(chart))
     picture = BytesIO()
     canvas: Any = FigureCanvasAgg(figure)
-    canvas.print_png(picture)
+    try:
+        canvas.print_png(picture)
+    except (RuntimeError, ValueError) as error:  # as with `text.usetex`, where LaTeX is not there or refuses
+        msg = f"matplotlib cannot draw the chart: {error}"
+        raise UnsupportedValueError(msg) from error
     return picture.getvalue()
 
 

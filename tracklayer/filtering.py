@@ -40,11 +40,11 @@ def matches(run: object, filters: Mapping[str, Any]) -> bool:
     """Say whether a run, as `Api` has it, is one that the filters describe.
 
     Raises:
-        UsageError: a field or an operator that is not known here.
+        UsageError: a field or an operator that is not known here, or an operator's value that makes no sense.
     """
     for name, wanted in filters.items():
         if name in _COMBINED:
-            holds = _COMBINED[name]([matches(run, part) for part in wanted])
+            holds = _COMBINED[name]([matches(run, part) for part in _listed(name, wanted)])
         else:
             holds = _holds(_field(run, name), wanted)
         if not holds:
@@ -133,8 +133,24 @@ def _ordered(compare: Callable[[Any, Any], bool]) -> Callable[[Any, Any], bool]:
     return holds
 
 
-def _found(value: Any, pattern: str) -> bool:
-    return isinstance(value, str) and re.search(pattern, value) is not None
+def _is_among(value: Any, operand: Any) -> bool:
+    return value in _listed("$in", operand)
+
+
+def _is_found(value: Any, pattern: Any) -> bool:
+    try:
+        found = re.compile(pattern)
+    except (re.error, TypeError) as error:
+        msg = f"filters: $regex: {pattern!r} is no regular expression: {error}"
+        raise UsageError(msg) from error
+    return isinstance(value, str) and found.search(value) is not None
+
+
+def _listed(name: str, operand: Any) -> Sequence[Any]:
+    if not isinstance(operand, (list, tuple)):
+        msg = f"filters: {name} takes a list, not {operand!r}"
+        raise UsageError(msg)
+    return operand  # pyright: ignore[reportUnknownVariableType] - of anything
 
 
 _COMBINED: Final[Mapping[str, Callable[[Sequence[bool]], bool]]] = {
@@ -148,7 +164,7 @@ _COMPARED: Final[Mapping[str, Callable[[Any, Any], bool]]] = {
     "$gte": _ordered(operator.ge),
     "$lt": _ordered(operator.lt),
     "$lte": _ordered(operator.le),
-    "$in": lambda value, operand: value in operand,
-    "$regex": _found,
+    "$in": _is_among,
+    "$regex": _is_found,
 }
 _NEGATED: Final[Mapping[str, str]] = {"$ne": "$eq", "$nin": "$in"}
