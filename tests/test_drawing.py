@@ -246,7 +246,7 @@ def test_what_would_be_a_blur_is_refused(spec: str, what: str) -> None:
 
 def test_without_matplotlib_it_is_said_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
-    with pytest.raises(UnsupportedValueError, match="pip install matplotlib"):
+    with pytest.raises(UnsupportedValueError, match="pip install 'tracklayer\\[plot\\]'"):
         draw_chart(CHARTS["line"]())
 
 

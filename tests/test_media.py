@@ -30,8 +30,10 @@ from tracklayer.media.html import Html
 from tracklayer.media.image import Image
 from tracklayer.media.list import MediaList
 from tracklayer.media.table import Table
+from tracklayer.protocol import RunInfo, Status
+from tracklayer.queue import Queue
 from tracklayer.reading import MediaPoint, RunReader
-from tracklayer.rows import MediaValues
+from tracklayer.rows import MediaValues, RichValues
 
 
 @pytest.fixture
@@ -478,3 +480,92 @@ def test_a_damaged_row_is_an_error_that_names_the_file(run: ActiveRun, store: Pa
     file.close()
     with pytest.raises(CorruptRunError, match=r"r\.sqlite is damaged"):
         points(store)
+
+
+# -- the queues behind it ------------------------------------------------------------------------------
+
+
+class Sink:
+    """A backend's run that keeps what it gets."""
+
+    info = RunInfo("r", "p", "n")
+
+    def __init__(self) -> None:
+        self.logged: list[tuple[int, set[str]]] = []
+
+    def log(self, values: Any, *, step: int, time: float) -> None:
+        del time
+        self.logged.append((step, set(values)))
+
+    def commit(self) -> None: ...
+
+    def finish(self, status: Status) -> None: ...
+
+
+class CannotPrepare(Sink):
+    def prepare(self, values: Any) -> None:
+        raise ZeroDivisionError(str(set(values)))
+
+
+def test_media_that_wait_to_be_encoded_do_not_fill_a_queue_that_keeps_the_order() -> None:
+    sink, slow = Sink(), SlowSource()
+    slow.nbytes = 10**9  # of an image of 300 megapixels
+    queue = Queue("hosted", Sink.info, lambda: sink, in_order=True, hosted=True, limit_bytes=100_000)  # type: ignore[arg-type,return-value]
+    media = MediaValues({"slow": html(slow)}, None)
+    queue.put((0, 0.0, RichValues({}, media=media)))
+    for step in range(1, 20):
+        queue.put((step, 0.0, {"x": step}))
+    assert queue.usable
+    slow.may_go.set()
+    media.encoded(lambda about, message: pytest.fail(f"{about}: {message}"))
+    queue.hold(media.encoded_size)
+    queue.finish(Status())
+    assert sink.logged == [(0, {"slow"}), *[(step, {"x"}) for step in range(1, 20)]]
+    assert queue.lost == 0
+
+
+def test_what_a_backend_cannot_prepare_is_left_to_its_log(caplog: pytest.LogCaptureFixture) -> None:
+    sink = CannotPrepare()
+    queue = Queue("fake", Sink.info, lambda: sink)  # type: ignore[arg-type,return-value]
+    assert queue.wait_open(10) is None
+    queue.prepare({"page": Html("x")})
+    queue.put((0, 0.0, RichValues({"page": Html("x")})))
+    queue.finish(Status())
+    assert sink.logged == [(0, {"page"})]
+    assert [record.getMessage() for record in caplog.records] == [
+        "tracklayer: fake cannot show 'page': ZeroDivisionError(\"{'page'}\")"
+    ]
+
+
+def test_media_that_come_while_the_encoder_ends_are_encoded_at_once() -> None:
+    encoder = Encoder()
+    passed: list[set[str]] = []
+    encoder.put(MediaValues({"a": Html("x")}, None), lambda values: passed.append(set(values)))
+    encoder.finish()
+    encoder.put(MediaValues({"b": Html("y")}, None), lambda values: passed.append(set(values)))
+    assert passed == [{"a"}, {"b"}]
+    assert encoder.flush(0)
+
+
+def test_the_rest_of_a_row_counts_where_nothing_is_recorded(store: Path) -> None:
+    with tracklayer.init(backend="disabled") as run:
+        run.log({"loss": 1.0, "page": Html("x")})
+        run.log({"acc": 0.5})
+        assert run.flush()
+        assert dict(run.summary) == {"loss": 1.0, "acc": 0.5}
+
+
+def test_numbers_do_not_wait_for_a_picture_that_is_still_computed(run: ActiveRun, store: Path) -> None:
+    @jax.jit
+    def slow(x: jax.Array) -> jax.Array:
+        return jax.lax.fori_loop(0, 3000, lambda _, w: jnp.tanh(w @ w), x)
+
+    picture = slow(jnp.full((128, 128), 0.01))
+    run.log({"x": 1, "picture": Image(picture)}, step=0)
+    run.log({"x": 2}, step=1)
+    deadline = time.monotonic() + 10
+    while reader(store).last_step < 1 and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert reader(store).metric("x").value.tolist() == [1, 2]
+    assert run.flush(60)
+    assert [point.key for point in points(store)] == ["picture"]

@@ -1065,3 +1065,14 @@ def test_a_file_that_is_no_spill_is_refused_with_its_name(tmp_path: Path, text: 
     file.write_bytes(text.encode("latin-1"))
     with pytest.raises(CorruptRunError, match=r"file\.jsonl"):
         spilled_run(file)
+
+
+def test_rows_of_many_keys_give_their_room_back(queue_for: Callable[..., Queue]) -> None:
+    run = FakeRun()
+    queue = queue_for(run)
+    before = queue.room
+    for step in range(300):
+        queue.log({f"k{number}": 1.0 for number in range(500)}, step=step, time=0.0)
+    assert queue.flush(WAIT)
+    assert len(run.durable) == 300
+    assert queue.room == before

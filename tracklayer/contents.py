@@ -50,7 +50,7 @@ class Content:
             return self._data
         try:
             data = self._load()
-        except OSError as error:
+        except (OSError, LookupError, ValueError) as error:  # of a file, or of a spill's text
             msg = f"content {self.sha256[:12]} cannot be read: {error}"
             raise CorruptRunError(msg) from error
         if hashlib.sha256(data).hexdigest() != self.sha256:

@@ -47,7 +47,7 @@ def draw_chart(chart: Chart) -> bytes:
         from matplotlib.backends.backend_agg import FigureCanvasAgg
         from matplotlib.figure import Figure
     except ImportError as error:
-        msg = f"drawing a chart needs matplotlib ({error}): pip install matplotlib"
+        msg = f"drawing a chart needs matplotlib ({error}): pip install 'tracklayer[plot]'"
         raise UnsupportedValueError(msg) from error
     figure: Any = Figure(_INCHES, _DOTS_PER_INCH, layout="constrained")
     axes = figure.add_subplot()

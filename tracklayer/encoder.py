@@ -50,17 +50,19 @@ class Encoder:
 
         Waits while more than the limit would wait to be encoded; one row always may.
         """
-        if not self._is_running():
-            self._encode(media, pass_on)
-            return
         size = media.size
         while self._taken > self._done and self._bytes_in - self._bytes_out + size > self._limit:
             sleep(_POLL)
-        with self._lock:
-            self._taken += 1
-            self._bytes_in += size
-            self._waiting.append((media, size, pass_on))
-        self._wake.ring()
+        with self._lock:  # `finish` comes before or after, but not between
+            runs = not self._ends and self._is_running()
+            if runs:
+                self._waiting.append((media, size, pass_on))
+                self._bytes_in += size
+                self._taken += 1
+        if runs:
+            self._wake.ring()
+        else:
+            self._encode(media, pass_on)
 
     def flush(self, timeout: float | None = None) -> bool:
         """Wait until what came so far is passed on; say whether it is."""
@@ -75,8 +77,9 @@ class Encoder:
 
     def finish(self) -> None:
         """Wait until all is passed on, and end the thread."""
+        with self._lock:
+            self._ends = True
         self.flush()
-        self._ends = True
         self._wake.ring()
         if self.lost > 1:
             reporting.warn(f"{self.lost} values in all could not be encoded")
@@ -89,25 +92,25 @@ class Encoder:
 
     def _is_running(self) -> bool:
         """Start the thread with the first media; say whether there is one."""
-        with self._lock:
-            if self._thread is None:
-                thread = threading.Thread(target=self._work, name="tracklayer-encoder", daemon=True)
-                try:
-                    thread.start()
-                except RuntimeError:  # the interpreter is going down and starts no threads any more
-                    return False
-                self._thread = thread
-            return True
+        if self._thread is None:
+            thread = threading.Thread(target=self._work, name="tracklayer-encoder", daemon=True)
+            try:
+                thread.start()
+            except RuntimeError:  # the interpreter is going down and starts no threads any more
+                return False
+            self._thread = thread
+        return True
 
     def _work(self) -> None:
         while True:
+            ends = self._ends  # read first: nothing comes once it is set
             while self._waiting:
                 media, size, pass_on = self._waiting.popleft()
                 self._encode(media, pass_on)
                 self._bytes_out += size
                 self._done += 1
                 del media, pass_on  # an image may be large, and the next may be long in coming
-            if self._ends:
+            if ends:
                 return
             self._wake.wait(1.0)
 

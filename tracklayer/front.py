@@ -31,7 +31,7 @@ from tracklayer.forking import tell_children
 from tracklayer.lifecycle import exit_code_of
 from tracklayer.porting import refuse, tells_what_is_absent
 from tracklayer.protocol import MetricRule, Run, RunInfo, Status
-from tracklayer.queue import Queue
+from tracklayer.queue import LARGE_ROW, Queue, row_size
 from tracklayer.rows import MediaValues, RichValues
 from tracklayer.saving import SavedFiles, matching_files
 from tracklayer.series import series
@@ -280,7 +280,7 @@ class ActiveRun:
             msg = f"log takes a mapping of keys to values, not a {type(values).__name__}"
             raise UnsupportedValueError(msg)
         taken, error = snapshot(values)
-        if error is None and isinstance(taken, dict) and taken:
+        if error is None and isinstance(taken, dict) and taken and row_size(taken) <= LARGE_ROW:
             self._keys = taken.keys()
             if len(self._key_sets) < _MAX_KEY_SETS:
                 self._key_sets.add(tuple(taken))
@@ -294,22 +294,25 @@ class ActiveRun:
 
     def _put_media(self, step: int, time: float, row: RichValues, media: MediaValues) -> None:
         """Pass on a row with media: the rest of it at once, but where rows must stay in order."""
-        if self._settings.backends == (NO_BACKEND,):
-            return  # nobody would see them
         rest = row.without_media()
         for queue in self._queues:
-            if queue.in_order:
-                queue.put((step, time, row))
-            elif rest is not None:
+            if rest is not None and not queue.in_order:
                 queue.put((step, time, rest))
+        if self._settings.backends == (NO_BACKEND,):
+            return  # nobody would see them
 
         def pass_on(encoded: Mapping[str, Any]) -> None:
             for queue in self._queues:
-                if not queue.in_order:
+                if queue.in_order:
+                    queue.hold(media.encoded_size)
+                else:
                     queue.prepare(encoded)
                     queue.put((step, time, RichValues(encoded)))
 
         self._encoder.put(media, pass_on)
+        for queue in self._queues:
+            if queue.in_order:  # after the encoder has them: it is waited for with the row
+                queue.put((step, time, row))
 
     def log_series(
         self,

@@ -29,7 +29,7 @@ from tracklayer.protocol import (
     TakesMetricRules,
     TakesRows,
 )
-from tracklayer.rows import QueuedRow, ReadyRow, RichValues
+from tracklayer.rows import QueuedRow, ReadyRow, RichValues, Series
 from tracklayer.spill import Call, Spill, read_spill
 from tracklayer.values import ALL_KINDS, SCALAR_TYPES, Value, kind_of
 
@@ -38,7 +38,8 @@ if TYPE_CHECKING:
 
 _ROW_BYTES: Final = 370  # a dict, a tuple and a step of about this size wait for each row
 _VALUE_BYTES: Final = 60
-_LARGE_ROW: Final = 8000  # bytes from which a row is counted by itself
+LARGE_ROW: Final = 8000
+"""Bytes from which a row is counted by itself: it is to come through `put`."""
 _BATCH: Final = 20_000  # calls between two commits, at most
 _DEVICE_POLL: Final = 0.002  # seconds between looks at a device, while somebody waits for what it computes
 _IDLE_COMMIT: Final = 10.0  # seconds: a backend may keep a lease alive in `commit`
@@ -155,9 +156,8 @@ class Queue:
 
         They are plain scalars in a dict, or what `tracklayer.rows` has for anything else.
         """
-        values = row[2]
-        size = row_size(values) if isinstance(values, dict) else _ROW_BYTES + values.size
-        if size > _LARGE_ROW:
+        size = row_size(row[2])
+        if size > LARGE_ROW:
             with self._lock:
                 self._large_in += size
             self._set_room()
@@ -176,8 +176,18 @@ class Queue:
     def prepare(self, values: Mapping[str, Value]) -> None:
         """Have the backend do for media what takes long, on the thread that calls."""
         run = self._run
-        if isinstance(run, PreparesMedia):
+        if not (self._takes and isinstance(run, PreparesMedia)):
+            return  # what is spilled comes back as other objects
+        try:
             run.prepare({key: value for key, value in values.items() if kind_of(value) in self._kinds})
+        except Exception as error:  # noqa: BLE001 - `log` does it again, and is refused alone
+            self._report("prepare", f"{self.name} cannot show {', '.join(map(repr, values))}: {error!r}")
+
+    def hold(self, size: int) -> None:
+        """Count so many bytes to which media of a row that waits were encoded."""
+        with self._lock:
+            self._large_in += size
+        self._set_room()
 
     def update_config(self, config: Mapping[str, Any]) -> None:
         """Take a piece of config."""
@@ -341,7 +351,7 @@ class Queue:
         self.items.append(Call("_unspill", self._spill))
 
     def _write_spill(self, item: QueuedRow | Call) -> None:
-        self._large_in -= _large_size(item)  # it is not in memory
+        self._large_in -= _counted(item)  # it is not in memory
         if self._spill is None:
             self._refuse(item)
             return
@@ -446,7 +456,7 @@ class Queue:
                 ends = self._hand_over(run)
             if self._in_flight or not self._awaits_device:
                 self._until_it_works(run.commit)
-            self._large_out += sum(map(_large_size, self._in_flight))
+            self._large_out += sum(map(_counted, self._in_flight))
             self._in_flight = []
             self._set_room()
             if ends is not None and self._settle(run, ends):
@@ -665,17 +675,18 @@ class Queue:
             reporting.warn(message)
 
 
-def row_size(values: Mapping[str, Any]) -> int:
-    """Return about how many bytes a waiting row of plain scalars holds."""
-    return _ROW_BYTES + _VALUE_BYTES * len(values)
+def row_size(values: dict[str, Any] | RichValues | Series) -> int:
+    """Return about how many bytes a waiting row holds, media that are not encoded yet apart."""
+    return _ROW_BYTES + (_VALUE_BYTES * len(values) if isinstance(values, dict) else values.size)
 
 
-def _large_size(item: QueuedRow | Call) -> int:
-    """Return about how many bytes an item holds, if it is counted by itself; else 0."""
-    if isinstance(item, Call) or isinstance(item[2], dict):
+def _counted(item: QueuedRow | Call) -> int:
+    """Return how many bytes were counted for an item by itself: of a large row, and of encoded media."""
+    if isinstance(item, Call):
         return 0
-    size = _ROW_BYTES + item[2].size
-    return size if size > _LARGE_ROW else 0
+    size = row_size(item[2])
+    media = item[2].media if isinstance(item[2], RichValues) else None
+    return (size if size > LARGE_ROW else 0) + (0 if media is None else media.encoded_size)
 
 
 def _is_there(item: QueuedRow | Call) -> bool:

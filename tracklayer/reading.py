@@ -264,6 +264,14 @@ def pick_run(runs: Sequence[RunReader], ref: str, where: Path) -> RunReader:
     raise RunNotFoundError(msg)
 
 
+def did_you_mean(name: str, known: Sequence[str]) -> str:
+    """Return the end of a message about a name that is not known: close ones, if there are any."""
+    from difflib import get_close_matches
+
+    close = get_close_matches(name, known, n=3)
+    return f"; did you mean {', '.join(map(repr, close))}?" if close else ""
+
+
 def as_replayed(info: RunInfo) -> RunInfo:
     """Return the info with which a copy of a run starts its life."""
     return replace(info, state="running", exit_code=None, finished_at=None, resumed=False, url=None)

@@ -89,16 +89,19 @@ class MediaValues:
     Attributes:
         count: how many there are.
         size: about what they hold in memory before they are encoded, in bytes.
+        encoded_size: the same of what they were encoded to; 0 until then.
     """
 
-    __slots__ = ("_encoded", "_lock", "_values", "count", "size")
+    __slots__ = ("_encoded", "_lock", "_values", "count", "encoded_size", "size")
 
     def __init__(self, values: Mapping[str, Media | Landing], shipment: Shipment | None) -> None:
         self._values = dict(values)
         self._encoded: dict[str, Value] | None = None
         self._lock = threading.Lock()
         self.count = len(values)
-        self.size = sum(value.nbytes for value in values.values() if isinstance(value, Media))
+        self.encoded_size = 0
+        media = [value.value if isinstance(value, Landing) else value for value in values.values()]
+        self.size = sum(value.nbytes for value in media if isinstance(value, Media))
         self.size += 0 if shipment is None else shipment.nbytes
 
     @property
@@ -120,6 +123,7 @@ class MediaValues:
                         report("media", f"{key!r} could not be encoded: {error}. The rest is recorded")
                     else:
                         found[key] = cast("Media", media)
+                        self.encoded_size += cast("Media", media).nbytes
                 self._encoded = found
                 self._values.clear()
         return found
@@ -129,7 +133,8 @@ class MediaValues:
 class RichValues:
     """A row's values when not all are plain scalars: those on the host, scalars on their way, and media.
 
-    `size` is about what they hold in memory, in bytes; `shipment` is what has to come from a device first.
+    `size` is about what they hold in memory, in bytes, but for media: those are counted by the encoder, and
+    by the queue from when they are encoded.  `shipment` is what has to come from a device first.
     """
 
     __slots__ = ("_here", "_on_device", "media", "shipment", "size")
@@ -148,14 +153,13 @@ class RichValues:
         self.size = sum([getattr(value, "nbytes", 100) for value in values.values()]) if values else 0
         if shipment is not None:
             self.size += shipment.nbytes
-        if media is not None:
-            self.size += media.size
 
     def without_media(self) -> RichValues | None:
         """Return the rest of the row, if there is any."""
-        if self._here or self._on_device:
-            return RichValues(self._here, self._on_device, self.shipment)
-        return None
+        if not (self._here or self._on_device):
+            return None
+        waits = self._on_device or any(isinstance(value, Landing) for value in self._here.values())
+        return RichValues(self._here, self._on_device, self.shipment if waits else None)
 
     def is_ready(self) -> bool:
         """Say whether the row can be had without waiting for a device, or for media to be encoded."""

@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Any, final
 
 from tracklayer.errors import UnsupportedValueError, UsageError
 from tracklayer.media.base import Media
+from tracklayer.media.pixels import is_jax_array
 from tracklayer.rows import Landing, Series
-from tracklayer.snapshots import Departure, is_branch, is_jax_array, problem, real_numbers
+from tracklayer.snapshots import Departure, is_branch, problem, real_numbers
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

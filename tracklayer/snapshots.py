@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Final, final
 from tracklayer.errors import UnsupportedValueError
 from tracklayer.media.accepting import media_of
 from tracklayer.media.base import Media
+from tracklayer.media.pixels import is_jax_array
 from tracklayer.rows import Arriving, Landing, MediaValues, RichValues, Shipment
 from tracklayer.values import SCALAR_TYPES, Histogram, Text, python_numbers
 
@@ -176,12 +177,6 @@ class _Row:
 def is_branch(value: Any) -> bool:
     """Say whether a value is a mapping whose entries are logged, each under its own key."""
     return isinstance(value, Mapping) and not hasattr(value, "landed")  # pyright: ignore[reportUnknownArgumentType] - anything may be logged
-
-
-def is_jax_array(value: Any) -> bool:
-    """Say whether a value is a jax array; traced ones are."""
-    jax = sys.modules.get("jax")
-    return jax is not None and isinstance(value, jax.Array)
 
 
 def real_numbers(array: NDArray[Any]) -> NDArray[Any]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import hashlib
 import json
 import os
@@ -23,7 +22,7 @@ from tracklayer.blobs import BlobFolder
 from tracklayer.contents import Content
 from tracklayer.errors import CorruptRunError, RunNotFoundError, StoreError
 from tracklayer.protocol import MetricRule, RunInfo, State, rule_for
-from tracklayer.reading import MediaPoint, Metric, Row, Segment, join_seeds, merge_steps
+from tracklayer.reading import MediaPoint, Metric, Row, Segment, did_you_mean, join_seeds, merge_steps
 from tracklayer.seeds import split_seed
 from tracklayer.summaries import entry
 from tracklayer.values import Histogram, Text, Value, value_from_json
@@ -289,9 +288,7 @@ class SQLiteRunReader:
         return BlobFolder(self._store).path(sha256).read_bytes() if content is None else bytes(content)
 
     def _no_key(self, what: str, key: str, known: list[str]) -> str:
-        close = difflib.get_close_matches(key, known, n=3)
-        hint = f"; did you mean {', '.join(map(repr, close))}?" if close else ""
-        return f"run {self._id} has no {what} {key!r}{hint}"
+        return f"run {self._id} has no {what} {key!r}{did_you_mean(key, known)}"
 
     @contextmanager
     def _connect(self) -> Generator[Connection]:

@@ -39,14 +39,13 @@ def find_keys(known: Sequence[str], wanted: Sequence[str], where: str) -> list[s
     Raises:
         UsageError: a wanted one finds none; the message says `where` that was, and lists close ones.
     """
-    from difflib import get_close_matches
     from fnmatch import fnmatchcase
+
+    from tracklayer.reading import did_you_mean
 
     found = {want: {key for key in known if key == want or fnmatchcase(key, want)} for want in wanted}
     for want, keys in found.items():
         if not keys:
-            close = get_close_matches(want, known, n=3)
-            hint = f"; did you mean {', '.join(map(repr, close))}?" if close else ""
-            msg = f"{where} {want!r}{hint}"
+            msg = f"{where} {want!r}{did_you_mean(want, known)}"
             raise UsageError(msg)
     return [key for key in known if any(key in keys for keys in found.values())]

@@ -57,7 +57,7 @@ def command(
     if not keys:
         output.echo(f"run {reader.id} has no media")
         return
-    counts = {key: _write_all(reader, key, out) for key in keys}
+    counts = _write_all(reader, keys, out)
     output.table(
         ("key", "files", "bytes", "folder"),
         [(key, str(of.files), str(of.bytes), str(out / folder_of(key))) for key, of in counts.items()],
@@ -116,34 +116,50 @@ class _Count:
     failed: int = 0
 
 
-def _write_all(reader: RunReader, key: str, out: Path) -> _Count:
-    """Write the files of all steps of a key; say which cannot be written, and why."""
+def _write_all(reader: RunReader, keys: Sequence[str], out: Path) -> dict[str, _Count]:
+    """Write the files of all steps of the keys, in one pass; say which cannot be written, and why."""
+    counts = {key: _Count() for key in keys}
+    folders = {key: _made_folder(out, key) for key in keys}
+    for point in reader.media():
+        if point.key in counts:
+            _write_point(point, folders[point.key], counts[point.key])
+    return counts
+
+
+def _made_folder(out: Path, key: str) -> Path:
+    """Make a key's folder.
+
+    Raises:
+        FileExistsError: a link there leads elsewhere.
+    """
     folder = out / folder_of(key)
     if not folder.resolve().is_relative_to(out.resolve()):
         msg = f"cannot write to {folder}: a link there leads out of {out}"
         raise FileExistsError(msg)
     folder.mkdir(parents=True, exist_ok=True)
-    count = _Count()
+    return folder
+
+
+def _write_point(point: MediaPoint, folder: Path, count: _Count) -> None:
+    """Write the files of one step of a key; say which cannot be written, and why."""
 
     def tell(error: Exception) -> None:
         count.failed += 1
-        failures.tell_line(f"{output.printable(key)} at step {point.step}: {failures.describe(error)}")
+        failures.tell_line(f"{output.printable(point.key)} at step {point.step}: {failures.describe(error)}")
 
-    for point in reader.media(key):
-        try:
-            for file in files_of(point.value, str(point.step)):
-                try:
-                    data = file.read()
-                    is_new = _write(folder / file.name, data)
-                except (CorruptRunError, FileExistsError) as error:
-                    tell(error)
-                else:
-                    count.files += 1
-                    count.bytes += len(data)
-                    count.there += not is_new
-        except CorruptRunError as error:
-            tell(error)
-    return count
+    try:
+        for file in files_of(point.value, str(point.step)):
+            try:
+                data = file.read()
+                is_new = _write(folder / file.name, data)
+            except (CorruptRunError, FileExistsError) as error:
+                tell(error)
+            else:
+                count.files += 1
+                count.bytes += len(data)
+                count.there += not is_new
+    except CorruptRunError as error:
+        tell(error)
 
 
 def _write(path: Path, data: bytes) -> bool:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from tracklayer.errors import UnsupportedValueError, UsageError
 from tracklayer.media.base import Media, embed, embedded
-from tracklayer.media.pixels import is_jax_array
+from tracklayer.media.pixels import array_snapshot, is_jax_array
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -64,7 +64,7 @@ def taken(cell: Any) -> Any:
         return _taken_date(cell)
     as_jax_array = getattr(cell, "__jax_array__", None)  # of a variable of Flax's
     array: Any = cell if as_jax_array is None else as_jax_array()
-    return _taken_from_jax(array) if is_jax_array(array) else _taken_from_numpy(array)
+    return array_snapshot(array) if is_jax_array(array) else _taken_from_numpy(array)
 
 
 def type_of(cell: Any) -> str | None:
@@ -195,13 +195,6 @@ def _taken_from_numpy(cell: Any) -> Any:
     if array.dtype.kind in "UTO":
         return taken(array.tolist())
     return _real(array).copy() if array.ndim else _numbers(_real(array))
-
-
-def _taken_from_jax(array: Any) -> Any:
-    if isinstance(array, sys.modules["jax"].core.Tracer):
-        msg = "it is traced: inside jit there is no value yet. Return it from the jitted function"
-        raise UnsupportedValueError(msg)
-    return _real(array)
 
 
 def _real(array: Any) -> Any:
