@@ -587,3 +587,16 @@ def test_listing_reads_no_content() -> None:
     record({0: {"image": Image(PICTURE)}})
     change("UPDATE contents SET content = x'00'")
     assert read_json("show", "run")["media"][0]["bytes"] == len(Image(PICTURE).file())
+
+
+# -- export: what is not in the file ------------------------------------------------------------------
+
+
+def test_an_export_says_what_of_the_run_is_not_in_its_file() -> None:
+    noise = np.random.default_rng(0).integers(0, 255, (700, 700, 3), np.uint8)  # above 1 MiB as a PNG
+    large, small = Image(noise), Image(noise[:8, :8])
+    record({0: {"picture": large, "detail": small}, 1: {"picture": large}})
+    said = cli("export", "run", "--out", "out.sqlite").stdout
+    assert f"1 file of it, {len(large.file())} bytes, stay in the store" in said
+    record({0: {"picture": small}}, run_id="whole")
+    assert "stay" not in cli("export", "whole", "--out", "whole.sqlite").stdout

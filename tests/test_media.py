@@ -569,3 +569,50 @@ def test_numbers_do_not_wait_for_a_picture_that_is_still_computed(run: ActiveRun
     assert reader(store).metric("x").value.tolist() == [1, 2]
     assert run.flush(60)
     assert [point.key for point in points(store)] == ["picture"]
+
+
+def test_media_need_no_jax(tmp_path: Path) -> None:
+    done = Machine(tmp_path).run(
+        """
+        import sys
+        import numpy as np
+        import tracklayer
+
+        class NotInstalled:
+            def find_spec(self, name, path=None, target=None):
+                if name == "jax":
+                    raise ModuleNotFoundError("No module named 'jax'", name="jax")
+
+        sys.meta_path.insert(0, NotInstalled())
+        with tracklayer.init(id="r") as run:
+            run.log({"picture": tracklayer.Image(np.zeros((8, 8), np.uint8)), "x": 1})
+            run.log({"table": tracklayer.Table(["a"], [[1]]), "chart": tracklayer.plot.bar(
+                tracklayer.Table(["a", "b"], [["x", 1]]), "a", "b")})
+        """
+    )
+    assert done.code == 0, done.stderr
+    assert [p.key for p in reader(tmp_path / "store").media()] == ["picture", "table", "chart"]
+
+
+def test_a_recorded_value_whose_file_is_gone_costs_itself_alone(
+    run: ActiveRun, store: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    run.log({"large": Image(noise(700, 700, 3))})
+    run.finish()
+    (point,) = points(store)
+    for blob in (store / "blobs").rglob("*"):
+        if blob.is_file():
+            blob.unlink()
+    with tracklayer.init(id="again") as again:
+        again.log({"large": point.value, "x": 1})
+        again.log({"page": Html("x"), "x": 2})
+    assert reader(store, "again").info.state == "finished"
+    assert reader(store, "again").metric("x").value.tolist() == [1, 2]
+    assert [found.key for found in reader(store, "again").media()] == ["page"]
+    (warning,) = [r.getMessage() for r in caplog.records if "large" in r.getMessage()]
+    assert "cannot be read" in warning
+
+
+def test_a_class_is_refused_by_name(run: ActiveRun) -> None:
+    with pytest.raises(UnsupportedValueError, match="'x': cannot log the class Image itself"):
+        run.log({"x": Image, "y": 1})

@@ -611,6 +611,12 @@ def test_points_of_small_floats_are_where_they_are(dtype: str) -> None:
     assert json.loads(Object3D(points).file()) == np.asarray(points, np.float64).tolist()
 
 
+@pytest.mark.parametrize("count", [4_999, 5_000, 12_345])
+def test_clouds_of_any_size_are_one_list(count: int) -> None:
+    points = noise(count, 3).clip(1e-3)
+    assert Object3D(points).file() == wandbs(wandb.Object3D(points))
+
+
 def test_points_without_a_place_are_left_out() -> None:
     points = [[1.0, 2, 3], [math.nan, 2, 3], [1, math.inf, 3], [4, 5, 6]]
     assert json.loads(Object3D(points).file()) == [[1, 2, 3], [4, 5, 6]]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import math
 import os
+import shutil
 import subprocess
 import sys
 import textwrap
@@ -503,6 +504,29 @@ def test_a_video_that_is_no_gif_is_left_out_and_the_rest_of_its_row_is_not(
     (message,) = caplog.messages
     assert "'clip'" in message
     assert "format='gif'" in message
+
+
+def test_what_is_damaged_or_gone_is_left_out_and_the_rest_of_its_row_is_not(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    clip = tmp_path / "clip.gif"
+    clip.write_bytes(b"GIF89a")
+    with tracklayer.init(id="lost", backend="sqlite", dir=tmp_path / "other") as recorded:
+        recorded.log({"still": noise(0, side=700)})
+    shutil.rmtree(tmp_path / "other" / "blobs")
+    (point,) = tracklayer.open_store(tmp_path / "other").run("lost").media()
+    run = opened(tmp_path)
+    row = {"loss": 0.5, "clip": Video(str(clip)), "lost": point.value, "still": Image(RED)}
+    run.log(row, step=0, time=START)
+    run.finish(Status())
+    shown = read(tmp_path)
+    assert shown.steps("loss") == [(0, 0.5)]
+    assert list(shown.images) == ["still"]
+    damaged, gone = caplog.messages
+    assert "'clip'" in damaged
+    assert "GIF file (6 bytes) is damaged" in damaged
+    assert "'lost'" in gone
+    assert "cannot be read" in gone
 
 
 def test_what_tensorboard_has_no_place_for_is_told_once(

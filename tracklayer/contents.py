@@ -36,6 +36,11 @@ class Content:
         return content
 
     @property
+    def is_here(self) -> bool:
+        """Whether it is in memory, so that reading it cannot fail."""
+        return self._data is not None
+
+    @property
     def nbytes(self) -> int:
         """What it holds in memory, in bytes."""
         return 0 if self._data is None else len(self._data)

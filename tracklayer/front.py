@@ -728,7 +728,7 @@ def _never(_: object) -> bool:
 
 
 def _stays(what: str, value: object) -> NoReturn:
-    msg = f"the {what} of a run is given to `init`, and stays: tracklayer.init({what}={value!r})"
+    msg = f"{what} is given to `init`, and stays: tracklayer.init({what}={value!r})"
     raise UsageError(msg)
 
 

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Final, final
 
 from tracklayer import reporting
 from tracklayer.bell import Bell
-from tracklayer.errors import BackendLostError, TracklayerError
+from tracklayer.errors import BackendLostError, StoreError, TracklayerError
 from tracklayer.forking import ForkGate, tell_children
 from tracklayer.protocol import (
     CanBeAbandoned,
@@ -407,9 +407,9 @@ class Queue:
         try:
             for part in [item] if isinstance(item, Call) else self._rows(item):
                 spill.write(part)
-        except OSError:
-            raise
-        except Exception as error:  # noqa: BLE001 - what JSON cannot hold must not reach the training
+        except Exception as error:
+            if isinstance(error, OSError) and not isinstance(error, StoreError):
+                raise  # it is the folder; a `StoreError` is about what the call holds
             detail = f"{self.name} has no room, and a call cannot be kept in a file: {error!r}"
             self._report(f"unkept {type(error).__name__}", detail)
             return False

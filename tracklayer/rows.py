@@ -118,7 +118,9 @@ class MediaValues:
                 for key, value in self._values.items():
                     try:
                         media = value.resolve() if isinstance(value, Landing) else value
-                        cast("Media", media).encoded  # noqa: B018 - encodes it
+                        for content in cast("Media", media).encoded.contents.values():
+                            if not content.is_here:  # of a store's, which may have lost it
+                                content.read()
                     except Exception as error:  # noqa: BLE001 - whatever a library raises costs this value only
                         report("media", f"{key!r} could not be encoded: {error}. The rest is recorded")
                     else:

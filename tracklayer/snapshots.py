@@ -91,8 +91,6 @@ class Departure:
 
     def start(self, refused: list[str]) -> tuple[Shipment | None, dict[str, list[Arriving]]]:
         """Send all that can be sent; return it, and where in it the others are."""
-        from tracklayer.jax.fetching import fetch
-
         places: dict[int, int] = {}  # the same array is sent once, however many keys share it
         arrays = list(self.scalars.values())
         for others in self.others.values():
@@ -101,6 +99,8 @@ class Departure:
                     arrays.append(array)
         if not arrays:
             return None, {}
+        from tracklayer.jax.fetching import fetch  # jax, which is there if there are arrays of it
+
         try:
             shipment = fetch(arrays, len(self.scalars))
         except UnsupportedValueError:
@@ -163,11 +163,13 @@ class _Row:
             check_scalar(value)
             _array_types.add(value.__class__)
             self.departure.scalars[key] = value
+        elif isinstance(value, type):
+            self.here[key] = _loggable(value)  # which refuses it
         elif hasattr(value, "landed") and (arrays := value.arrays()):
             self.on_device[key] = value
             self.departure.others[key] = arrays
         elif isinstance(value, Media):
-            (self.here if value.is_encoded else self.media)[key] = value
+            (self.here if value.is_here else self.media)[key] = value
         elif hasattr(value, "__jax_array__"):  # a variable of Flax's
             self._take_any(key, value.__jax_array__())
         else:
@@ -209,6 +211,9 @@ def _loggable(value: Any) -> Any:
             )
             raise UnsupportedValueError(msg)
         return python_numbers(real_numbers(array))[0]
+    if isinstance(value, type):
+        msg = f"cannot log the class {value.__qualname__} itself; log one of its instances"
+        raise UnsupportedValueError(msg)
     msg = (
         f"cannot log a {type(value).__module__}.{type(value).__qualname__}; log a number, a string, "
         "tracklayer.Histogram, Image, Table or another of its kinds, or with log_series one number a step"

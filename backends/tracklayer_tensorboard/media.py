@@ -34,6 +34,7 @@ def shown(key: str, media: Media) -> Iterator[tuple[str, Shown]]:
 
     Raises:
         UnsupportedValueError: it is a video that is no GIF.
+        CorruptRunError: the store from which it was read does not have its files any more.
     """
     items = media.items if isinstance(media, MediaList) else (media,)
     yield key, _content(items)
@@ -66,6 +67,9 @@ def _picture(media: Image | Video) -> tuple[bytes, int, int]:
         msg = f"TensorBoard shows videos that are GIFs, not {media.format}: make it with format='gif'"
         raise UnsupportedValueError(msg)
     file = media.file()
+    if len(file) < _GIF_SIZE.size:
+        msg = f"the GIF file ({len(file)} bytes) is damaged"
+        raise UnsupportedValueError(msg)
     return file, *_GIF_SIZE.unpack_from(file)
 
 

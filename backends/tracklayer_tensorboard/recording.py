@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Final, final
 
 from tracklayer import reporting
 from tracklayer.errors import (
+    CorruptRunError,
     RunExistsError,
     RunFinishedError,
     RunNotFoundError,
@@ -232,7 +233,7 @@ class TensorBoardRun:
             return ((key, value),)
         try:
             return tuple(media.shown(key, value))
-        except UnsupportedValueError as error:
+        except (UnsupportedValueError, CorruptRunError) as error:
             reason = str(error)
             if reason not in self._reported:
                 self._reported.add(reason)

@@ -81,14 +81,14 @@ def listing(reader: RunReader) -> list[dict[str, Any]]:
             "steps": len(points),
             "first_step": points[0].step,
             "last_step": points[-1].step,
-            "bytes": sum(_sizes(points).values()),
+            "bytes": sum(sizes(points).values()),
             "caption": _caption(points[-1].value),
         }
         for key, points in found.items()
     ]
 
 
-def _sizes(points: Iterable[MediaPoint]) -> dict[str, int]:
+def sizes(points: Iterable[MediaPoint]) -> dict[str, int]:
     """Return the size of each file, in bytes, by SHA-256: what several values share counts once."""
     return {
         sha256: content.size

@@ -96,6 +96,12 @@ class Media:
         return self._encoded is not None
 
     @property
+    def is_here(self) -> bool:
+        """Whether it is encoded, and all of its files are in memory."""
+        encoded = self._encoded
+        return encoded is not None and all(content.is_here for content in encoded.contents.values())
+
+    @property
     def item_kind(self) -> str:
         """The kind that a backend must be able to show: of a list, that of its items."""
         return self.kind

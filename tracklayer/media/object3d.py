@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
 
 _ENDINGS: Final = ("obj", "gltf", "glb", "babylon", "stl", "pts.json")
+_BLOCK: Final = 5_000  # points that are written at a time: json keeps the interpreter to itself meanwhile
 _POINTS: Final = "Object3D takes points of shape (n, 3), (n, 4) or (n, 6)"
 
 
@@ -117,4 +118,8 @@ def _points_json(points: NDArray[Any]) -> bytes:
     if points.dtype.kind not in "iu":
         points = points.astype(np.float64)  # of which Python's numbers are, whatever they were
     placed = points[np.isfinite(points).all(axis=1)]
-    return json.dumps(placed.tolist(), separators=(",", ":")).encode()
+    blocks = [
+        json.dumps(placed[start : start + _BLOCK].tolist(), separators=(",", ":"))[1:-1]
+        for start in range(0, len(placed), _BLOCK)
+    ]
+    return f"[{','.join(blocks)}]".encode()
