@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import textwrap
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, final
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
     from tracklayer.reading import RunReader
     from wandb_server import WandbServer
 
-WAIT = 60.0
+WAIT = 120.0
 """Seconds after which a process counts as hung."""
 
 # what the client would look for on its host takes time and shows nothing here
@@ -93,12 +94,20 @@ class Started:
         try:
             stdout, stderr = self.process.communicate(timeout=WAIT)
         except subprocess.TimeoutExpired:
-            self.process.kill()
-            _, stderr = self.process.communicate()
-            pytest.fail(f"it hangs; on stderr: {stderr}")
+            pytest.fail(f"it hangs; {self._last_words()}")
         # what these tests log is NaN now and then, which is reported, as it should be
         said = [line for line in (stderr or "").splitlines(keepends=True) if "not finite" not in line]
         return Ended(self.process.returncode, stdout, "".join(said), time.monotonic() - self._since)
+
+    def _last_words(self) -> str:
+        """Kill it, and return what it said, with where its threads are."""
+        children = [child.name() for child in psutil.Process(self.process.pid).children(recursive=True)]
+        for number in (signal.SIGABRT, signal.SIGKILL):
+            self.process.send_signal(number)
+            with suppress(subprocess.TimeoutExpired):
+                stdout, stderr = self.process.communicate(timeout=10)
+                return f"its children: {children}; on stdout: {stdout}; on stderr: {stderr}"
+        return f"its children, which keep its streams: {children}"
 
 
 @final
@@ -119,6 +128,7 @@ class Machine:
         self.environment: dict[str, str | None] = {
             **kept,
             **_QUICK_CLIENT,
+            "PYTHONFAULTHANDLER": "1",
             **(server.environment(folder / "home") if server else {}),
             "TRACKLAYER_DIR": str(self.store),
             "TMPDIR": str(folder / "temporary"),

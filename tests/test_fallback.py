@@ -267,6 +267,24 @@ def test_a_server_that_comes_back_in_time_costs_nothing(server: WandbServer, mac
     assert_delivered(server.runs["r"])
 
 
+@pytest.mark.slow
+def test_a_client_that_does_not_end_does_not_keep_the_process(server: WandbServer, machine: Machine) -> None:
+    started = machine.start("""
+        import sys, tracklayer
+        with tracklayer.init(project="p", id="r") as run:
+            run.log({"i": 1})
+        print("finished", flush=True)
+        sys.stdin.readline()
+        """)
+    with killed_at_the_end(started):
+        assert started.hear() == "finished"
+        started.client().suspend()
+        started.tell()
+        ended = started.end().well()
+    assert ended.seconds < 30
+    assert server.runs["r"].state == "finished"
+
+
 # -- other backends beside it ----------------------------------------------------------------------
 
 SICK = """

@@ -5,7 +5,9 @@ Its public interface has no word for these, so what stands here reaches below it
 
 from __future__ import annotations
 
-from collections.abc import Generator
+import atexit
+import threading
+from collections.abc import Callable, Generator
 from contextlib import contextmanager, suppress
 from typing import Any, Final
 
@@ -17,6 +19,7 @@ from tracklayer.errors import BackendLostError
 
 _DEAD = (ConnectionError, HandleAbandonedError, MailboxClosedError)
 _RETRIES: Final = 8  # with the client's growing pauses, about four minutes
+_END_SECONDS: Final = 10.0  # for the client's process to end, when all that it was given is sent
 
 
 @contextmanager
@@ -43,13 +46,39 @@ def forget_failed_start() -> None:
         _tear_down()
 
 
+def end_client_in_time() -> None:
+    """See to it that the end of this process does not wait without end for the client's.
+
+    To be called whenever the client was used: what is registered last runs first.
+    """
+    atexit.unregister(_end_client)
+    atexit.register(_end_client)
+
+
 def kill_client() -> None:
     """Kill the client's process, which serves all runs of this one."""
+    _killer()()
+    _tear_down()
+
+
+def _end_client() -> None:
+    if wandb_setup.singleton().most_recent_active_run is not None:
+        return  # a run of the user's own, which the client finishes
+    # by another thread: the client waits in the kernel
+    ending = threading.Thread(target=_tear_down, name="tracklayer-wandb-end", daemon=True)
+    kill = _killer()
+    ending.start()
+    ending.join(_END_SECONDS)
+    if ending.is_alive():
+        kill()
+        ending.join(_END_SECONDS)
+
+
+def _killer() -> Callable[[], None]:
+    """Return what kills the client's process; a teardown makes the client forget it."""
     connection: Any = getattr(wandb_setup.singleton(), "_connection", None)
     process: Any = getattr(getattr(connection, "_proc", None), "_process", None)
-    if process is not None:
-        process.kill()
-    _tear_down()
+    return (lambda: None) if process is None else process.kill
 
 
 def _tear_down() -> None:

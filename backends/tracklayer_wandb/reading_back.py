@@ -11,6 +11,7 @@ from wandb.errors import CommError
 from tracklayer.errors import BackendUnavailableError
 from tracklayer.protocol import Received, RunInfo, State
 from tracklayer_wandb.artifacts import missing_artifacts
+from tracklayer_wandb.client import end_client_in_time
 from tracklayer_wandb.login import api_url, check_login
 from tracklayer_wandb.media import charts_by_table
 
@@ -48,6 +49,8 @@ def received(info: RunInfo, artifacts: Sequence[LoggedArtifact]) -> Received | N
     except Exception as error:  # some of the client's errors are of no class of its own
         msg = f"cannot ask {api_url()}: {str(error).strip() or type(error).__name__}"
         raise BackendUnavailableError(msg) from error
+    finally:
+        end_client_in_time()
 
 
 def shows_end(info: RunInfo, seconds: float) -> bool:

@@ -31,6 +31,7 @@ from tracklayer.values import Histogram, Text, Value
 from tracklayer_wandb.artifacts import as_wandb
 from tracklayer_wandb.client import (
     bounded_retries,
+    end_client_in_time,
     forget_failed_start,
     kill_client,
     lost_when_client_dies,
@@ -99,6 +100,7 @@ def open_run(info: RunInfo, resume: Resume | None, settings: Settings) -> WandbR
             if resume in {None, "never"} and info.id in message:
                 raise RunExistsError(message) from error
         raise BackendUnavailableError(message) from error
+    end_client_in_time()
     found = replace(info, entity=run.entity, url=run.url, resumed=run.resumed)
     return WandbRun(run, found, settings)
 
