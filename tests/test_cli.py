@@ -32,7 +32,7 @@ from tracklayer.spill import Call, Spill
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
-    from tracklayer.artifacts import LoggedArtifact
+    from tracklayer.artifacts.records import LoggedArtifact
     from tracklayer.settings import Settings
     from tracklayer.values import Value
 

@@ -19,7 +19,7 @@ import pytest
 import tensorboard_oracle as oracle
 import tracklayer
 from tensorboard_oracle import Session, Shown
-from tracklayer.artifacts import ArtifactFile, LoggedArtifact
+from tracklayer.artifacts.records import ArtifactFile, LoggedArtifact
 from tracklayer.errors import (
     BackendLostError,
     BackendUnavailableError,
@@ -450,7 +450,7 @@ def test_a_run_that_was_only_copied_this_far_has_no_end(shown: Callable[[str], S
 def artifacts(store: Path, name: str) -> None:
     run = opened(store, name)
     log(run, {7: 1.0})
-    files = (ArtifactFile("w/a.bin", "ab" * 32, 12, Path("elsewhere")),)
+    files = (ArtifactFile("w/a.bin", "ab" * 32, 12, "elsewhere"),)
     run.log_artifact(LoggedArtifact("model", "weights", files, "best", {"acc": 1}, START + 9))
     run.finish(Status())
 

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from tracklayer import plot as plot
     from tracklayer.alerting import AlertLevel
     from tracklayer.arguments import Settings
-    from tracklayer.artifacts import Artifact
+    from tracklayer.artifacts.artifact import Artifact
     from tracklayer.configuration import Config, Summary
     from tracklayer.credentials import login
     from tracklayer.errors import TracklayerError
@@ -99,7 +99,7 @@ _HOMES: Final[Mapping[str, str]] = {
     "Plotly": "media.plotly",
     "Object3D": "media.object3d",
     "plot_table": "plot",
-    "Artifact": "artifacts",
+    "Artifact": "artifacts.artifact",
     "AlertLevel": "alerting",
     "Settings": "arguments",
     "open_store": "registry",

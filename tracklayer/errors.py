@@ -11,10 +11,14 @@
     ├── AmbiguousRunError (LookupError)
     ├── RunExistsError (FileExistsError)
     ├── RunInUseError (RuntimeError)         another live process records this run
+    ├── ArtifactNotFoundError (LookupError)
+    ├── AmbiguousArtifactError (LookupError)
+    ├── FileChangedError (RuntimeError)      a file changes while it is stored
     ├── BackendUnavailableError (RuntimeError)   cannot be used here: package, login, server
     ├── BackendLostError (ConnectionError)   was usable, and is gone for good
     └── StoreError (OSError)                 the store cannot be read or written
         ├── CorruptRunError
+        ├── CorruptArtifactError
         └── StoreTooNewError
 
 Each is also the standard exception that a caller would catch.  Errors of *recording* (a full disk, a
@@ -65,6 +69,18 @@ class AmbiguousRunError(TracklayerError, LookupError):
     """Several recorded runs go by that name; the message lists them."""
 
 
+class ArtifactNotFoundError(TracklayerError, LookupError):
+    """No artifact, version or alias goes by that name; the message lists what there is."""
+
+
+class AmbiguousArtifactError(TracklayerError, LookupError):
+    """Several projects have an artifact of that name; the message lists them."""
+
+
+class FileChangedError(TracklayerError, RuntimeError):
+    """A file changed each time that it was being stored, so that there is no content to keep."""
+
+
 class RunExistsError(TracklayerError, FileExistsError):
     """A run with that id is recorded already and was not to be continued."""
 
@@ -87,6 +103,10 @@ class StoreError(TracklayerError, OSError):
 
 class CorruptRunError(StoreError):
     """A run's file is truncated or damaged; the other runs of the store stay readable."""
+
+
+class CorruptArtifactError(StoreError):
+    """Content of an artifact is gone, or is not what was stored; it is never handed out."""
 
 
 class StoreTooNewError(StoreError):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Final
 
-_OURS: Final = frozenset({"runs", "tensorboard", "blobs", "ledgers"})
+_OURS: Final = frozenset({"runs", "tensorboard", "blobs", "ledgers", "artifacts", "incoming", "claims"})
 
 
 def make_store(store: Path) -> None:

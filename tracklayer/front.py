@@ -21,8 +21,9 @@ from typing import TYPE_CHECKING, Any, Final, Never, NoReturn, Self, final
 
 from tracklayer import reporting
 from tracklayer.alerting import AlertLevel, Alerts
-from tracklayer.artifacts import Artifact, LoggedArtifact
-from tracklayer.blobs import BlobFolder
+from tracklayer.artifacts.artifact import Artifact
+from tracklayer.artifacts.blobs import BlobFolder
+from tracklayer.artifacts.records import LoggedArtifact
 from tracklayer.configuration import Config, Summary, plain
 from tracklayer.encoder import Encoder
 from tracklayer.errors import RunFinishedError, StoreError, UnsupportedValueError, UsageError

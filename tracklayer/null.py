@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, final
 from tracklayer.protocol import Backend, Resume, RunInfo, Status
 
 if TYPE_CHECKING:
-    from tracklayer.artifacts import LoggedArtifact
+    from tracklayer.artifacts.records import LoggedArtifact
     from tracklayer.settings import Settings
     from tracklayer.values import Value
 

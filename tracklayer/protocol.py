@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias, final, runt
 from tracklayer.values import ALL_KINDS, Value
 
 if TYPE_CHECKING:
-    from tracklayer.artifacts import LoggedArtifact
+    from tracklayer.artifacts.records import LoggedArtifact
     from tracklayer.reading import Store
     from tracklayer.settings import Settings
 

@@ -22,7 +22,7 @@ from tracklayer.replaying import replay
 from tracklayer.settings import Settings
 
 if TYPE_CHECKING:
-    from tracklayer.artifacts import LoggedArtifact
+    from tracklayer.artifacts.records import LoggedArtifact
     from tracklayer.protocol import Backend
 
 Outcome = Literal["sent", "unchanged", "would send", "unconfirmed", "failed"]

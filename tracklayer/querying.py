@@ -17,7 +17,7 @@ from tracklayer.values import Text
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from tracklayer.artifacts import LoggedArtifact
+    from tracklayer.artifacts.records import LoggedArtifact
     from tracklayer.reading import Row, RunReader, Store
 
 

@@ -34,7 +34,7 @@ from tracklayer.spill import Call, Spill, read_spill
 from tracklayer.values import ALL_KINDS, SCALAR_TYPES, Value, kind_of
 
 if TYPE_CHECKING:
-    from tracklayer.artifacts import LoggedArtifact
+    from tracklayer.artifacts.records import LoggedArtifact
 
 _ROW_BYTES: Final = 370  # a dict, a tuple and a step of about this size wait for each row
 _VALUE_BYTES: Final = 60

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from tracklayer.artifacts import LoggedArtifact
+    from tracklayer.artifacts.records import LoggedArtifact
     from tracklayer.media.base import Media
     from tracklayer.protocol import MetricRule, RunInfo, State
     from tracklayer.values import Histogram, Text, Value

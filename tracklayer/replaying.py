@@ -10,7 +10,7 @@ from tracklayer.errors import UnsupportedValueError
 from tracklayer.protocol import Run, Status, TakesMetricRules
 
 if TYPE_CHECKING:
-    from tracklayer.artifacts import LoggedArtifact
+    from tracklayer.artifacts.records import LoggedArtifact
     from tracklayer.reading import Row, RunReader
 
 _COMMIT_EVERY = 10_000

@@ -11,11 +11,11 @@ from time import time as now
 from typing import TYPE_CHECKING, Final, final
 
 from tracklayer import reporting
-from tracklayer.artifacts import ArtifactFile, LoggedArtifact
+from tracklayer.artifacts.records import ArtifactFile, LoggedArtifact
 from tracklayer.errors import StoreError, UsageError
 
 if TYPE_CHECKING:
-    from tracklayer.blobs import BlobFolder
+    from tracklayer.artifacts.blobs import BlobFolder
 
 _POLICIES: Final = ("live", "now", "end")
 _NO_NAME: Final = re.compile(r"[^A-Za-z0-9_.\-]+")
@@ -109,7 +109,7 @@ class SavedFiles:
         before = self._kept.get(path)
         if self._states.get(path) != state:  # else it is as it was, and may be large
             sha256, size = self._blobs.add(file)
-            self._kept[path] = ArtifactFile(path, sha256, size, self._blobs.path(sha256))
+            self._kept[path] = ArtifactFile(path, sha256, size, str(self._blobs.path(sha256)))
             self._states[path] = state
         return self._kept[path] != before
 

@@ -52,6 +52,7 @@ class Settings:
         finish_timeout: seconds that `finish` waits for a hosted backend (`TRACKLAYER_FINISH_TIMEOUT`).
         commit_interval: seconds between commits, unless a backend chooses its own.
         queue_bytes: about the most memory that a backend's queue holds.
+        artifacts: where artifacts lie: a folder or an fsspec URL (`TRACKLAYER_ARTIFACTS`); None is the store.
         replaying: the run comes from a record, so this machine and this process are none of it.
     """
 
@@ -63,6 +64,7 @@ class Settings:
     finish_timeout: float = _FINISH_TIMEOUT
     commit_interval: float = 0.1
     queue_bytes: int = 256_000_000
+    artifacts: str | None = None
     replaying: bool = False
 
 
@@ -106,12 +108,18 @@ def read_settings(
         offline=mode in {"offline", "dryrun"},
         fallback="error" if fallback == "error" else "record",
         finish_timeout=_seconds(environment, "TRACKLAYER_FINISH_TIMEOUT", _FINISH_TIMEOUT),
+        artifacts=artifacts_url(),
     )
 
 
 def store_folder(folder: str | os.PathLike[str] | None = None) -> Path:
     """Return the store's folder: the argument, else `TRACKLAYER_DIR`, else `.tracklayer` here."""
     return Path(folder or os.environ.get("TRACKLAYER_DIR") or DEFAULT_FOLDER).expanduser().absolute()
+
+
+def artifacts_url() -> str | None:
+    """Return where artifacts lie: `TRACKLAYER_ARTIFACTS`, a folder or an fsspec URL; None is the store."""
+    return os.environ.get("TRACKLAYER_ARTIFACTS") or None
 
 
 def wandb_default(argument: str) -> str | None:

@@ -17,7 +17,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Final, NamedTuple, final
 
-from tracklayer.artifacts import ArtifactFile, LoggedArtifact
+from tracklayer.artifacts.records import ArtifactFile, LoggedArtifact
 from tracklayer.contents import Content
 from tracklayer.errors import CorruptRunError
 from tracklayer.media.base import Media
@@ -178,7 +178,7 @@ def _decode(data: list[Any]) -> ReadyRow | Call:
         return argument, data[2], values
     if method == "log_artifact":
         files = tuple(
-            ArtifactFile(f["path"], f["sha256"], f["size"], Path(f["source"])) for f in argument.pop("files")
+            ArtifactFile(f["path"], f["sha256"], f["size"], f["source"]) for f in argument.pop("files")
         )
         return Call(method, LoggedArtifact(files=files, **argument))
     if method == "define_metric":

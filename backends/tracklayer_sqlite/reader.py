@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING, Any, Final, Literal, cast, final
 from sqlalchemy import Connection, Engine, func, select
 from sqlalchemy.exc import DatabaseError, NoResultFound
 
-from tracklayer.artifacts import ArtifactFile, LoggedArtifact
-from tracklayer.blobs import BlobFolder
+from tracklayer.artifacts.blobs import BlobFolder
+from tracklayer.artifacts.records import ArtifactFile, LoggedArtifact
 from tracklayer.contents import Content
 from tracklayer.errors import CorruptRunError, RunNotFoundError, StoreError
 from tracklayer.protocol import MetricRule, RunInfo, State, rule_for
@@ -248,7 +248,7 @@ class SQLiteRunReader:
         with self._connect() as connection, _snapshot(connection):
             for row in connection.execute(select(schema.artifact_files)).mappings():
                 files.setdefault(row["artifact"], []).append(
-                    ArtifactFile(row["path"], row["sha256"], row["size"], blobs.path(row["sha256"]))
+                    ArtifactFile(row["path"], row["sha256"], row["size"], str(blobs.path(row["sha256"])))
                 )
             rows = connection.execute(
                 select(schema.artifacts).order_by(schema.artifacts.c.artifact)

@@ -17,7 +17,7 @@ from sqlalchemy import Connection, Engine, RowMapping, func, select, update
 from sqlalchemy.dialects.sqlite import insert
 from sqlalchemy.exc import DatabaseError
 
-from tracklayer.blobs import BlobFolder
+from tracklayer.artifacts.blobs import BlobFolder
 from tracklayer.errors import (
     BackendLostError,
     RunExistsError,
@@ -47,7 +47,7 @@ from tracklayer_sqlite.reader import connected
 if TYPE_CHECKING:
     from sqlalchemy.sql.base import Executable
 
-    from tracklayer.artifacts import LoggedArtifact
+    from tracklayer.artifacts.records import LoggedArtifact
     from tracklayer.contents import Content
 
 Point: TypeAlias = tuple[int, int, float, Any]
@@ -363,7 +363,7 @@ class SQLiteRun:
         blobs = BlobFolder(self._store)
         for file in artifact.files:
             if not blobs.path(file.sha256).exists():
-                blobs.add(file.source)
+                blobs.add(Path(file.source))
         number = self._artifacts = self._artifacts + 1
         self._statements.append(
             schema.artifacts.insert().values(

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
     from pathlib import Path
 
-    from tracklayer.artifacts import LoggedArtifact
+    from tracklayer.artifacts.records import LoggedArtifact
     from tracklayer.protocol import Resume, RunInfo, Status
     from tracklayer.values import Value
     from tracklayer_tensorboard.encoding import Point, Shown

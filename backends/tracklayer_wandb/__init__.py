@@ -14,7 +14,7 @@ from tracklayer.protocol import Backend, Received, Resume, RunInfo
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from tracklayer.artifacts import LoggedArtifact
+    from tracklayer.artifacts.records import LoggedArtifact
     from tracklayer.settings import Settings
     from tracklayer_wandb.recording import WandbRun
 

@@ -9,7 +9,7 @@ import wandb
 from wandb.errors import CommError
 
 if TYPE_CHECKING:
-    from tracklayer.artifacts import LoggedArtifact
+    from tracklayer.artifacts.records import LoggedArtifact
 
 
 def as_wandb(artifact: LoggedArtifact) -> wandb.Artifact:
@@ -21,7 +21,7 @@ def as_wandb(artifact: LoggedArtifact) -> wandb.Artifact:
         metadata=dict(artifact.metadata),
     )
     for file in artifact.files:
-        made.add_file(str(file.source), name=file.path, policy="immutable", skip_cache=True)
+        made.add_file(file.source, name=file.path, policy="immutable", skip_cache=True)
     return made
 
 

@@ -18,7 +18,7 @@ from tracklayer_wandb.media import charts_by_table
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from tracklayer.artifacts import LoggedArtifact
+    from tracklayer.artifacts.records import LoggedArtifact
 
 TRUE_STEP: Final = "tracklayer/step"
 """The key that holds a late row's own step."""

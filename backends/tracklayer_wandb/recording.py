@@ -41,7 +41,7 @@ from tracklayer_wandb.media import log_media
 from tracklayer_wandb.reading_back import TRUE_STEP, shows_end
 
 if TYPE_CHECKING:
-    from tracklayer.artifacts import LoggedArtifact
+    from tracklayer.artifacts.records import LoggedArtifact
     from tracklayer.settings import Settings
 
 _INIT_SECONDS: Final = 6.0  # with the client's import and start, `init` is done in less than 9

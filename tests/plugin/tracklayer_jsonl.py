@@ -31,7 +31,7 @@ class JsonLinesRun:
         self._write("summary", values=dict(summary))
 
     def log_artifact(self, artifact):
-        files = {file.path: file.source.read_bytes().hex() for file in artifact.files}
+        files = {file.path: Path(file.source).read_bytes().hex() for file in artifact.files}
         self._write("artifact", name=artifact.name, type=artifact.type, files=files)
 
     def commit(self):

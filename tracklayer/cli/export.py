@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from tracklayer.blobs import BlobFolder
+from tracklayer.artifacts.blobs import BlobFolder
 from tracklayer.cli import media, output
 from tracklayer.cli.finding import find_run
 from tracklayer.cli.options import dir_option

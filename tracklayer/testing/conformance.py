@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from tracklayer import registry
-from tracklayer.artifacts import ArtifactFile, LoggedArtifact
+from tracklayer.artifacts.records import ArtifactFile, LoggedArtifact
 from tracklayer.errors import RunExistsError, RunNotFoundError
 from tracklayer.protocol import Backend, Run, RunInfo, State, Status
 from tracklayer.settings import Settings
@@ -215,7 +215,7 @@ class BackendConformance:
         for name, data in content.items():
             source = tmp_path / name.replace("/", "_")
             source.write_bytes(data)
-            files.append(ArtifactFile(name, hashlib.sha256(data).hexdigest(), len(data), source))
+            files.append(ArtifactFile(name, hashlib.sha256(data).hexdigest(), len(data), str(source)))
         run = self.open_run(backend, folder)
         run.log({"a": 1.0}, step=0, time=_T0)
         run.log_artifact(LoggedArtifact("model", "model", tuple(files), "d", {"acc": 0.9}, _T0))

@@ -1,45 +1,21 @@
-"""Artifacts: named sets of files that a run makes."""
+"""`Artifact`: a named set of files, before and after it is logged."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any, Final, Never, final
 
+from tracklayer.artifacts.records import ArtifactFile, LoggedArtifact
 from tracklayer.errors import UsageError
 from tracklayer.porting import refuse, tells_what_is_absent
 
 if TYPE_CHECKING:
-    from tracklayer.blobs import BlobFolder
+    from tracklayer.artifacts.blobs import BlobFolder
 
 _NAME: Final = re.compile(r"[A-Za-z0-9_.\-]{1,128}")  # W&B's rule for artifact names
 _TYPE: Final = re.compile(r"[^/:]{1,128}")
-
-
-@final
-@dataclass(frozen=True, slots=True)
-class ArtifactFile:
-    """One file of an artifact: its path in it, its content's hash and size, and where that lies."""
-
-    path: str
-    sha256: str
-    size: int
-    source: Path
-
-
-@final
-@dataclass(frozen=True, slots=True)
-class LoggedArtifact:
-    """An artifact as it was at the call that logged it: what backends take and readers give."""
-
-    name: str
-    type: str
-    files: tuple[ArtifactFile, ...]
-    description: str | None = None
-    metadata: Mapping[str, Any] = field(default_factory=dict[str, Any])
-    time: float = 0.0
 
 
 @final
@@ -120,7 +96,7 @@ class Artifact:
         files: list[ArtifactFile] = []
         for path, source in sorted(self._files.items()):
             sha256, size = blobs.add(source)
-            files.append(ArtifactFile(path, sha256, size, blobs.path(sha256)))
+            files.append(ArtifactFile(path, sha256, size, str(blobs.path(sha256))))
         return LoggedArtifact(self.name, self.type, tuple(files), self.description, dict(self.metadata), time)
 
 
