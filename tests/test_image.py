@@ -344,9 +344,9 @@ def test_nothing_is_encoded_at_the_call() -> None:
     assert image.grouping == 2
     assert image.boxes == {"b": {"box_data": [corners()]}}
     assert image.nbytes == RGB.nbytes
-    assert not image.is_encoded
+    assert not image.is_here
     assert image.width == 30
-    assert image.is_encoded
+    assert image.is_here
 
 
 # files
@@ -686,7 +686,7 @@ def test_a_list_keeps_its_items_in_order() -> None:
     assert listed.nbytes == sum(image.nbytes for image in images)
     assert (listed.item_kind, kind_of(listed)) == ("image", "image")
     assert [item.caption for item in listed.items if isinstance(item, Image)] == ["a", "b", "a"]
-    assert not listed.is_encoded
+    assert not listed.is_here
     assert len(listed.encoded.contents) == 2
     for seen in (listed, recorded(listed)):
         assert isinstance(seen, MediaList)

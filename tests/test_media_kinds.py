@@ -116,7 +116,7 @@ def properties(value: Media) -> dict[str, Any]:
 def test_a_value_that_was_recorded_is_as_it_was_made(kind: str) -> None:
     value = example(kind)
     before = properties(value)
-    assert not value.is_encoded  # the properties took no encoding
+    assert not value.is_here  # the properties took no encoding
     contents = value.encoded.contents
 
     def stored(sha256: str, size: int) -> Content:
@@ -167,7 +167,7 @@ def test_an_array_of_jax_is_fetched_with_the_row(kind: str, wrap: Callable[[Any]
     (device,) = value.arrays()
     assert isinstance(device, jax.Array)
     landed = value.landed([np.asarray(device)])
-    assert not value.is_encoded
+    assert not value.is_here
     assert landed.arrays() == ()
     assert properties(landed) == properties(value)
     assert landed == make(array)

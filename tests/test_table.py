@@ -502,7 +502,7 @@ def test_a_snapshot_stays_as_it_was() -> None:
 def test_a_table_goes_on_after_it_was_encoded() -> None:
     table = Table(["a"], [[1]])
     first = table.encoded
-    assert not table.is_encoded
+    assert not table.is_here
     table.add_data(2)
     assert table.encoded.data["rows"] == 2
     assert first.data["rows"] == 1

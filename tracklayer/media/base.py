@@ -91,11 +91,6 @@ class Media:
         return encoded
 
     @property
-    def is_encoded(self) -> bool:
-        """Whether it is encoded already."""
-        return self._encoded is not None
-
-    @property
     def is_here(self) -> bool:
         """Whether it is encoded, and all of its files are in memory."""
         encoded = self._encoded
