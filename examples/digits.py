@@ -9,8 +9,7 @@
 
 from __future__ import annotations
 
-import tempfile
-from pathlib import Path
+from typing import IO
 
 import jax
 import jax.numpy as jnp
@@ -72,9 +71,9 @@ evaluate = nnx.jit(loss_and_accuracy)
 predict = nnx.jit(lambda model, images: model(images).argmax(-1))
 
 
-def save_weights(model: CNN, path: Path) -> None:
+def save_weights(model: CNN, file: IO[bytes]) -> None:
     weights = nnx.to_flat_state(nnx.state(model, nnx.Param))
-    np.savez(path, **{".".join(map(str, p)): np.asarray(w.get_value()) for p, w in weights})
+    np.savez(file, **{".".join(map(str, p)): np.asarray(w.get_value()) for p, w in weights})
 
 
 def main() -> None:
@@ -130,14 +129,12 @@ def main() -> None:
         )
         run.log({"val/mistakes": mistakes, "val/confusion": confusion}, step=step - 1)
 
-        with tempfile.TemporaryDirectory() as folder:
-            weights = Path(folder, "weights.npz")
-            save_weights(model, weights)
-            artifact = tracklayer.Artifact("digits-cnn", type="model", metadata={"accuracy": best})
-            artifact.add_file(weights)
-            run.log_artifact(artifact)
+        artifact = tracklayer.Artifact("digits-cnn", type="model", metadata={"accuracy": best})
+        with artifact.new_file("weights.npz", "xb") as file:
+            save_weights(model, file)
+        run.log_artifact(artifact)
 
-        print(f"run {run.id}: best validation accuracy {best:.1%} after {step} steps")
+        print(f"run {run.id}: best validation accuracy {best:.1%} after {step} steps; {artifact.name}")
 
 
 if __name__ == "__main__":

@@ -40,11 +40,18 @@ class TestSQLite(BackendConformance):
             shown = value["text"] if kind == "text" else (value["counts"], value["edges"])
             objects[kind].setdefault(key, []).append(Point(step, time, shown))
         artifacts: dict[str, dict[str, bytes]] = {}
-        for name, path, sha256 in file.execute(
-            "SELECT name, path, sha256 FROM artifacts JOIN artifact_files USING (artifact)"
+        references: dict[str, dict[str, str]] = {}
+        for name, path, sha256, reference in file.execute(
+            "SELECT name, path, sha256, reference FROM artifacts JOIN artifact_files USING (artifact)"
+            " WHERE NOT used"
         ):
-            content = (folder / "blobs" / sha256[:2] / sha256).read_bytes()
-            artifacts.setdefault(name, {})[path] = content
+            if reference is None:
+                content = (folder / "blobs" / sha256[:2] / sha256).read_bytes()
+                artifacts.setdefault(name, {})[path] = content
+            else:
+                references.setdefault(name, {})[path] = reference
+        versions = file.execute("SELECT name, aliases FROM artifacts WHERE NOT used").fetchall()
+        uses = file.execute("SELECT name || ':v' || version FROM artifacts WHERE used ORDER BY artifact")
         (state,) = file.execute("SELECT state FROM segments ORDER BY segment DESC").fetchone()
         recorded = Recorded(
             scalars={key: one_a_step(points) for key, points in scalars.items()},
@@ -54,6 +61,9 @@ class TestSQLite(BackendConformance):
             summary={k: json.loads(v) for k, v in file.execute("SELECT key, value FROM summary")},
             state=state,
             artifacts=artifacts,
+            references=references,
+            aliases={name: set(json.loads(aliases)) for name, aliases in versions},
+            uses=[label for (label,) in uses],
         )
         file.close()
         return recorded
@@ -67,6 +77,8 @@ class TestTensorBoard(BackendConformance):
     def read_back(self, folder: Path, info: RunInfo) -> Recorded:
         shown = tensorboard_oracle.read(folder / "tensorboard" / info.project / info.id)
         ours = {tag.removeprefix("tracklayer/") for tag in shown.texts if tag.startswith("tracklayer/")}
+        artifacts = [shown.json(f"tracklayer/{tag}") for tag in sorted(ours) if tag.startswith("artifacts/")]
+        uses = [shown.json(f"tracklayer/{tag}") for tag in sorted(ours) if tag.startswith("used_artifacts/")]
         return Recorded(
             scalars=_latest(shown.scalars, lambda value: value),
             texts=_latest(shown.texts, str),
@@ -78,6 +90,9 @@ class TestTensorBoard(BackendConformance):
             summary=shown.json("tracklayer/summary") if "summary" in ours else None,
             state=_end(shown),
             artifacts=None,  # noted as text, without their content
+            references={a["name"]: _references(a["files"]) for a in artifacts},
+            aliases={a["name"]: set(a["aliases"]) for a in artifacts},
+            uses=[f"{used['name']}:{used['version']}" for used in uses],
             relative_error=1e-6,  # of float32
             largest_integer=2**24,
         )
@@ -112,7 +127,11 @@ class TestWandb(BackendConformance):
                     continue
                 kind, shown = _kind(value)
                 kinds[kind].setdefault(key, []).append(Point(step, row["_timestamp"], shown))
-        made = self.server.artifacts
+        made = [a for a in self.server.artifacts if a.created_by == info.id]
+        used = [a for a in self.server.artifacts if info.id in a.used_by]
+        references = {
+            a.name: {p: e["ref"] for p, e in a.manifest["contents"].items() if "ref" in e} for a in made
+        }
         return Recorded(
             scalars=_sorted(kinds["scalar"]),
             texts=_sorted(kinds["text"]),
@@ -120,7 +139,10 @@ class TestWandb(BackendConformance):
             config=run.config if run else None,
             summary=dict(run.summary) if run else None,
             state=run.state if run else None,
-            artifacts={a.name: dict(a.files) for a in made if a.created_by == info.id},
+            artifacts={a.name: dict(a.files) for a in made},
+            references=references,
+            aliases={a.name: set(a.aliases) for a in made},
+            uses=[f"{a.name}:v{a.version}" for a in used],
             live=False,  # a row is sent when a higher step comes
         )
 
@@ -139,6 +161,8 @@ class TestAFourthBackend(BackendConformance):
         config: dict[str, Any] = {}
         summary: dict[str, Any] = {}
         artifacts: dict[str, dict[str, bytes]] = {}
+        references: dict[str, dict[str, str]] = {}
+        aliases: dict[str, set[str]] = {}
         state = None
         for line in (folder / f"{info.id}.jsonl").read_text().splitlines():
             call = json.loads(line)
@@ -153,17 +177,24 @@ class TestAFourthBackend(BackendConformance):
                 case "summary":
                     summary.update(call["values"])
                 case "artifact":
-                    files = {path: bytes.fromhex(data) for path, data in call["files"].items()}
-                    artifacts[call["name"]] = files
+                    name, files = call["name"], call["files"]
+                    references[name] = {path: data for path, data in files.items() if "://" in data}
+                    files = {path: data for path, data in files.items() if "://" not in data}
+                    artifacts[name] = {path: bytes.fromhex(data) for path, data in files.items()}
+                    aliases[name] = set(call["aliases"])
                 case _:
                     state = call["state"]
         scalars, texts, histograms = map(_sorted, kinds.values())
-        return Recorded(scalars, texts, histograms, config, summary, state, artifacts)
+        return Recorded(scalars, texts, histograms, config, summary, state, artifacts, references, aliases)
 
 
 def _end(shown: tensorboard_oracle.Shown) -> str | None:
     text = shown.text("tracklayer/status") if "tracklayer/status" in shown.texts else ""
     return next((state for state in ("finished", "failed", "crashed") if state in text), None)
+
+
+def _references(files: list[dict[str, Any]]) -> dict[str, str]:
+    return {file["path"]: file["reference"] for file in files if "reference" in file}
 
 
 def _latest(series: Mapping[str, Any], shown: Callable[[Any], Any]) -> dict[str, list[Point]]:

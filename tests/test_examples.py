@@ -74,7 +74,7 @@ def in_sqlite(folder: Path, run_id: str) -> Series:
     assert len(mistakes.value.items) == wrong
     assert all("taken for" in item.encoded.data["caption"] for item in mistakes.value.items)
     (artifact,) = reader.artifacts()
-    weights = np.load(io.BytesIO(artifact.files[0].source.read_bytes()))
+    weights = np.load(io.BytesIO(Path(artifact.files[0].source).read_bytes()))
     assert weights["conv1.kernel"].shape == (3, 3, 1, 16)
     assert reader.summary["val/accuracy"]["max"] >= 0.97
     assert reader.config["optimizer"]["name"] == "adamw"

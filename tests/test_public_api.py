@@ -24,6 +24,9 @@ NAMES = {
     "summary",
     "define_metric",
     "log_artifact",
+    "use_artifact",
+    "log_model",
+    "use_model",
     "save",
     "alert",
     "watch",
@@ -126,6 +129,8 @@ def test_the_names_for_jax_are_these() -> None:
         "log",
         "monitor",
         "optimizer_metrics",
+        "restore_checkpoint",
+        "save_checkpoint",
         "stats",
     }
     assert all(inspect.getdoc(getattr(tracklayer.jax, name)) for name in tracklayer.jax.__all__)

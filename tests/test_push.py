@@ -46,7 +46,7 @@ def sent_lines(server: WandbServer, run_id: str = "r") -> list[int]:
 
 def writes(requests: list[Request]) -> list[str]:
     """What of these requests changes something."""
-    changing = {"UpsertBucket", "CreateRunFiles", "CreateArtifact", "CommitArtifact"}
+    changing = {"UpsertBucket", "CreateRunFiles", "CreateArtifact", "CommitArtifact", "UseArtifact"}
     return [r.operation or r.path for r in requests if r.operation in changing or r.is_stream]
 
 
@@ -485,7 +485,7 @@ def test_a_recorded_run_is_replayed_into_any_backend(
         assert without(copy.summary) == without(reader.summary)
         assert copy.summary["loss"] == {"min": 0.5}
         (artifact,) = copy.artifacts()
-        assert artifact.files[0].source.read_bytes() == b"weights"
+        assert Path(artifact.files[0].source).read_bytes() == b"weights"
         assert copy.info.state == "finished"
         *_, last = copy.rows()
         assert (last.values["text"], last.values["h"]) == (Text("words"), histogram)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 import resource
@@ -17,15 +18,31 @@ from typing import Any
 import pytest
 
 from tracklayer import queue as queue_module
+from tracklayer.artifacts.records import ArtifactFile, LoggedArtifact
 from tracklayer.errors import BackendLostError, CorruptRunError, StoreError
 from tracklayer.fanout import FanOut
 from tracklayer.protocol import MetricRule, RunInfo, Status
 from tracklayer.queue import Queue, row_size
-from tracklayer.spill import read_spill, spilled_run
+from tracklayer.spill import Call, Spill, read_spill, spilled_run
 from tracklayer.values import Histogram, Text, Value
 
 WAIT = 30.0  # seconds that a busy machine may take for anything
 INFO = RunInfo("r", "p", "n")
+ARTIFACT = LoggedArtifact(
+    name="model",
+    type="weights",
+    files=(
+        ArtifactFile("a/b.bin", "ab" * 32, 12, "/store/blobs/ab"),
+        ArtifactFile("far", "", 0, "s3://bucket/far", reference="s3://bucket/far", checksum="an etag"),
+    ),
+    description="é\n",
+    metadata={"nested": {"list": [1, None, 0.5]}},
+    time=1_700_000_000.25,
+    project="p",
+    version=3,
+    aliases=("best", "stable"),
+)
+"""One that has everything that an artifact can have."""
 
 
 class FakeRun:
@@ -82,6 +99,13 @@ class RunWithRules(FakeRun):
 
     def define_metric(self, rule: MetricRule) -> None:
         self.calls.append(("rule", rule.pattern))
+
+
+class RunWithUses(FakeRun):
+    """One that takes what the run used."""
+
+    def use_artifact(self, artifact: LoggedArtifact) -> None:
+        self.calls.append(("use", artifact))
 
 
 class RunOfManyRows(FakeRun):
@@ -169,6 +193,25 @@ def test_calls_of_all_kinds_arrive_in_their_order(queue_for: Callable[..., Queue
         ("summary", {"s": 1}),
         ("log", 0, {"x": 0}),
     ]
+
+
+def test_what_a_run_made_and_used_is_handed_on_but_uses_not_to_a_run_without_them(
+    queue_for: Callable[..., Queue], caplog: pytest.LogCaptureFixture
+) -> None:
+    runs = [RunWithUses(), FakeRun()]
+    fan_out = FanOut([queue_for(run) for run in runs])
+    fan_out.use_artifact(ARTIFACT)
+    fan_out.log_artifact(ARTIFACT)
+    fan_out.finish(Status())
+    assert runs[0].durable == [("use", ARTIFACT), ("artifact", ARTIFACT)]
+    assert runs[1].durable == [("artifact", ARTIFACT)]
+    assert warnings(caplog) == []
+
+
+def test_a_fan_out_over_backends_themselves_hands_uses_to_those_that_take_them() -> None:
+    runs = [FakeRun(), RunWithUses()]
+    FanOut(runs).use_artifact(ARTIFACT)
+    assert [run.calls for run in runs] == [[], [("use", ARTIFACT)]]
 
 
 def test_a_run_without_rules_is_not_handed_any(queue_for: Callable[..., Queue]) -> None:
@@ -528,6 +571,7 @@ def test_at_the_bound_of_a_hung_run_rows_spill_and_are_brought_in_in_order(
     log(queue, *range(1, 300))
     queue.update_config({"a": [1, None]})
     queue.define_metric(MetricRule("x", ("min",), goal="minimize"))
+    queue.use_artifact(ARTIFACT)  # which this run does not take, and is not told
     queue.update_summary({"s": float("nan")})
     log(queue, *range(300, 500))
     assert 0.2 < time.monotonic() - begin < 10  # the patience, once
@@ -1065,6 +1109,28 @@ def test_a_file_that_is_no_spill_is_refused_with_its_name(tmp_path: Path, text: 
     file.write_bytes(text.encode("latin-1"))
     with pytest.raises(CorruptRunError, match=r"file\.jsonl"):
         spilled_run(file)
+
+
+@pytest.mark.usefixtures("temporary")
+def test_artifacts_come_back_from_a_spill_whole() -> None:
+    spill = Spill(INFO)
+    calls = [Call("use_artifact", ARTIFACT), Call("log_artifact", ARTIFACT)]
+    for call in calls:
+        spill.write(call)
+    spill.close()
+    assert list(read_spill(spill.path)) == calls
+
+
+@pytest.mark.usefixtures("temporary")
+def test_a_spill_from_before_artifacts_had_versions_is_read() -> None:
+    spill = Spill(INFO)
+    spill.close()
+    file = {"path": "a", "sha256": "ab" * 32, "size": 1, "source": "/a"}
+    made = {"name": "n", "type": "t", "files": [file], "description": None, "metadata": {}, "time": 1.5}
+    with spill.path.open("a") as lines:
+        lines.write(json.dumps(["log_artifact", made]) + "\n")
+    expected = LoggedArtifact("n", "t", (ArtifactFile("a", "ab" * 32, 1, "/a"),), time=1.5)
+    assert list(read_spill(spill.path)) == [Call("log_artifact", expected)]
 
 
 def test_rows_of_many_keys_give_their_room_back(queue_for: Callable[..., Queue]) -> None:

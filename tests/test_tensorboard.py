@@ -11,6 +11,7 @@ import subprocess
 import sys
 import textwrap
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +29,7 @@ from tracklayer.errors import (
     RunNotFoundError,
     StoreError,
 )
-from tracklayer.protocol import Resume, Run, RunInfo, Status
+from tracklayer.protocol import Resume, Run, RunInfo, Status, TakesUses
 from tracklayer.settings import Settings
 from tracklayer.values import Histogram, Text
 from tracklayer_tensorboard import backend, event_file, mending
@@ -446,12 +447,29 @@ def test_a_run_that_was_only_copied_this_far_has_no_end(shown: Callable[[str], S
     assert run.steps("loss") == [(0, 1)]
 
 
+FAR = ArtifactFile("far", "", 5, "s3://b/far", reference="s3://b/far", checksum="etag")
+MADE = LoggedArtifact(
+    name="model",
+    type="weights",
+    files=(FAR, ArtifactFile("w/a.bin", "ab" * 32, 12, "elsewhere")),
+    description="the best",
+    metadata={"acc": 1},
+    time=START + 9,
+    project="p",
+    version=3,
+    aliases=("best",),
+)
+USED = LoggedArtifact("data", "dataset", (FAR,), time=START + 8, project="p", version=0, aliases=("x",))
+
+
 @scenario
 def artifacts(store: Path, name: str) -> None:
     run = opened(store, name)
     log(run, {7: 1.0})
-    files = (ArtifactFile("w/a.bin", "ab" * 32, 12, "elsewhere"),)
-    run.log_artifact(LoggedArtifact("model", "weights", files, "best", {"acc": 1}, START + 9))
+    assert isinstance(run, TakesUses)
+    run.use_artifact(USED)
+    run.log_artifact(MADE)
+    run.log_artifact(replace(MADE, name="plain", version=None, aliases=()))
     run.finish(Status())
 
 
@@ -462,9 +480,31 @@ def test_an_artifact_is_a_text(shown: Callable[[str], Shown]) -> None:
     assert run.json("tracklayer/artifacts/model") == {
         "name": "model",
         "type": "weights",
-        "description": "best",
+        "project": "p",
+        "version": "v3",
+        "digest": MADE.digest,
+        "aliases": ["best"],
+        "description": "the best",
         "metadata": {"acc": 1},
-        "files": [{"path": "w/a.bin", "size": 12, "sha256": "ab" * 32}],
+        "files": [
+            {"path": "far", "size": 5, "sha256": "", "reference": "s3://b/far", "checksum": "etag"},
+            {"path": "w/a.bin", "size": 12, "sha256": "ab" * 32},
+        ],
+    }
+    without = run.json("tracklayer/artifacts/plain")
+    assert (without["version"], without["aliases"]) == (None, [])
+
+
+def test_what_a_run_used_is_a_text(shown: Callable[[str], Shown]) -> None:
+    run = shown("artifacts")
+    (point,) = run.texts["tracklayer/used_artifacts/data"]
+    assert (point.step, point.wall_time) == (7, START + 8)
+    assert run.json("tracklayer/used_artifacts/data") == {
+        "name": "data",
+        "type": "dataset",
+        "project": "p",
+        "version": "v0",
+        "digest": USED.digest,
     }
 
 

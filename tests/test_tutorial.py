@@ -356,7 +356,7 @@ def test_a_table_of_predictions(see: See, data: Any) -> None:
     assert see(run.id).kinds["table"] in {"table", "text", "table-file"}
 
 
-def test_a_model_as_an_artifact(see: See, data: Any, tmp_path: Path) -> None:
+def test_a_model_as_an_artifact(see: See, data: Any, tmp_path: Path, request: pytest.FixtureRequest) -> None:
     run = wandb.init(project="digits")
     model = trained(data)
     weights = nnx.to_flat_state(nnx.state(model, nnx.Param))
@@ -372,12 +372,24 @@ def test_a_model_as_an_artifact(see: See, data: Any, tmp_path: Path) -> None:
     artifact.add_file("config.json")
     wandb.log_artifact(artifact)
     wandb.finish()
-    with pytest.raises(AttributeError, match="use_artifact"):
-        _ = wandb.use_artifact
     assert see(run.id).state == "finished"
-    if os.environ["TRACKLAYER_BACKEND"] == "sqlite":
-        (logged,) = wandb.open_store(tmp_path / "store").run(run.id).artifacts()
-        assert [file.path for file in logged.files] == ["config.json", "model.npz"]
+
+    later = wandb.init(project="digits")
+    artifact = later.use_artifact("digits-cnn:latest")
+    artifact_dir = artifact.download()
+    loaded = np.load(f"{artifact_dir}/model.npz")
+    assert all(np.array_equal(loaded[".".join(map(str, p))], w.get_value()) for p, w in weights)
+    assert (artifact.version, artifact.metadata["architecture"]) == ("v0", "CNN")
+    assert wandb.use_artifact("digits-cnn:v0", type="model").digest == artifact.digest
+    wandb.finish()
+    backend = os.environ["TRACKLAYER_BACKEND"]
+    if backend != "tensorboard":  # which has no store of runs
+        (maker,) = wandb.open_store().artifact("digits-cnn").logged_by()
+        assert maker.id == run.id
+        assert [user.id for user in artifact.used_by()] == [later.id]
+    if backend == "wandb":
+        (made,) = [a for a in request.getfixturevalue("server").artifacts if a.created_by == run.id]
+        assert (made.name, made.used_by) == ("digits-cnn", [later.id])
 
 
 def test_sweeps_say_what_there_is_instead() -> None:

@@ -306,6 +306,58 @@ def test_artifacts_have_versions_and_aliases_that_move(server: WandbServer, tmp_
     assert used == ["model:v1"]
 
 
+def test_the_public_api_knows_who_made_and_who_used_an_artifact(server: WandbServer, tmp_path: Path) -> None:
+    code = """
+        from pathlib import Path
+
+        def artifact(name, content):
+            Path("weights.bin").write_text(content)
+            made = wandb.Artifact(name, "weights")
+            made.add_file("weights.bin")
+            return made
+
+        for run_id in ("first", "second"):
+            with wandb.init(project="p", id=run_id) as run:
+                run.log_artifact(artifact("model", "the same in both")).wait()
+        with wandb.init(project="p", id="user") as run:
+            run.use_artifact("model:latest")
+            run.use_artifact(artifact("data", "not logged by any run"))
+        api = wandb.Api()
+        makers = [api.run(f"p/{run_id}") for run_id in ("first", "second")]
+        model, data = api.artifact("p/model:latest"), api.artifact("p/data:v0")
+        print(json.dumps({
+            "made": [[one.name for one in run.logged_artifacts()] for run in makers],
+            "by": [model.logged_by().id, data.logged_by()],
+            "used": sorted(one.name for one in api.run("p/user").used_artifacts()),
+            "used by": [[run.id for run in one.used_by()] for one in (model, data)],
+            "versions": [one.name for one in api.artifacts("weights", "p/model")],
+        }))
+        """
+    done = client(server, tmp_path, code, WANDB_CONSOLE="off", WANDB_SILENT="true")
+    assert said(done) == {
+        "made": [["model:v0"], ["model:v0"]],
+        "by": ["first", None],
+        "used": ["data:v0", "model:v0"],
+        "used by": [["user"], ["user"]],
+        "versions": ["model:v0"],
+    }
+
+
+def test_an_artifact_keeps_its_type(server: WandbServer, tmp_path: Path) -> None:
+    code = """
+        run = wandb.init(project="p", id="r")
+        run.log_artifact(wandb.Artifact("model", "weights")).wait()
+        try:
+            run.log_artifact(wandb.Artifact("model", "dataset"))
+        except ValueError as error:
+            print(json.dumps(str(error)))
+        run.finish()
+        """
+    refused = said(client(server, tmp_path, code, WANDB_CONSOLE="off", WANDB_SILENT="true"))
+    assert "already exists with type 'weights'" in refused
+    assert [one.type for one in server.artifacts] == ["weights"]
+
+
 def test_a_run_outlives_a_server_that_goes_away_and_comes_back(server: WandbServer, tmp_path: Path) -> None:
     code = """
         import wandb
@@ -391,6 +443,13 @@ def test_a_line_that_was_never_sent_shows_as_an_empty_row(server: WandbServer) -
     assert server.runs["r"].history[:2] == [{}, {}]
     assert math.isnan(server.runs["r"].history[2]["a"])
     assert server.history_ranges("r") == [(2, 1)]
+
+
+def test_a_collection_that_is_not_there_has_no_versions(server: WandbServer, tmp_path: Path) -> None:
+    code = "wandb.init(project='p', id='r').finish(); list(wandb.Api().artifacts('weights', 'p/model'))"
+    done = client(server, tmp_path, code)
+    assert done.returncode == 1
+    assert "Unable to parse" in done.stderr
 
 
 def test_a_defect_of_the_server_fails_the_test() -> None:

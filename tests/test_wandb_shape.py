@@ -90,13 +90,23 @@ CALLS: dict[str, tuple[Callable[..., Any], Callable[..., Any]]] = {
     "finish": (real.Run.finish, ActiveRun.finish),
     "define_metric": (real.Run.define_metric, ActiveRun.define_metric),
     "log_artifact": (real.Run.log_artifact, ActiveRun.log_artifact),
+    "use_artifact": (real.Run.use_artifact, ActiveRun.use_artifact),
+    "log_model": (real.Run.log_model, ActiveRun.log_model),
+    "use_model": (real.Run.use_model, ActiveRun.use_model),
     "save": (real.Run.save, ActiveRun.save),
     "alert": (real.Run.alert, ActiveRun.alert),
     "watch": (real.Run.watch, ActiveRun.watch),
     "unwatch": (real.Run.unwatch, ActiveRun.unwatch),
     "Artifact": (real.Artifact.__init__, tracklayer.Artifact.__init__),
+    "Artifact.add_file": (real.Artifact.add_file, tracklayer.Artifact.add_file),
+    "Artifact.add_dir": (real.Artifact.add_dir, tracklayer.Artifact.add_dir),
+    "Artifact.add_reference": (real.Artifact.add_reference, tracklayer.Artifact.add_reference),
+    "Artifact.new_file": (real.Artifact.new_file, tracklayer.Artifact.new_file),
+    "Artifact.download": (real.Artifact.download, tracklayer.Artifact.download),
     "Api": (real.Api.__init__, tracklayer.Api.__init__),
     "Api.runs": (real.Api.runs, tracklayer.Api.runs),
+    "Api.artifact": (real.Api.artifact, tracklayer.Api.artifact),
+    "Api.artifacts": (real.Api.artifacts, tracklayer.Api.artifacts),
     "Api.run.history": (real.apis.public.Run.history, ApiRun.history),
     "Api.run.scan_history": (real.apis.public.Run.scan_history, ApiRun.scan_history),
 }
@@ -127,11 +137,12 @@ def test_the_table_is_about_the_wandb_that_is_installed() -> None:
     [
         ("wandb", public_names_of_wandb()),
         ("Run", {name for name in dir(real.Run) if not name.startswith("_")}),
+        ("Artifact", {name for name in dir(real.Artifact) if not name.startswith("_")}),
         ("errors", set(real.errors.__all__)),
         ("Api", {name for name in dir(real.Api) if not name.startswith("_")}),
         *((name, arguments(call)) for name, (call, _) in CALLS.items()),
     ],
-    ids=["wandb", "Run", "errors", "Api", *CALLS],
+    ids=["wandb", "Run", "Artifact's", "errors", "Api", *CALLS],
 )
 def test_each_name_of_wandb_is_in_the_table(owner: str, names: set[str]) -> None:
     assert names - NAMES[owner].keys() == set()
@@ -157,7 +168,7 @@ def test_what_the_table_says_is_so(run: ActiveRun, owner: str) -> None:
         "Api": wandb.Api(),
         "Api.run": wandb.Api().run("r"),
         "Api.run.summary": wandb.Api().run("r").summary,
-        "Artifact": wandb.Artifact("a", "t"),
+        "Artifact": run.log_artifact(wandb.Artifact("a", "t")),
         "errors": wandb.errors,
     }
     for name, known in NAMES[owner].items():
@@ -587,7 +598,7 @@ def files(run: ActiveRun) -> list[dict[str, str]]:
     """What each version of the artifact with the run's files holds."""
     artifacts = reader(run).artifacts()
     assert {(a.name, a.type) for a in artifacts} <= {(f"run-{run.id}-files", "files")}
-    return [{f.path: f.source.read_text() for f in artifact.files} for artifact in artifacts]
+    return [{f.path: Path(f.source).read_text() for f in artifact.files} for artifact in artifacts]
 
 
 @pytest.fixture
@@ -993,7 +1004,7 @@ def test_the_history_of_a_live_run_is_what_is_there(run: ActiveRun) -> None:
 
 
 def test_what_is_reached_by_a_name_is_also_documented() -> None:
-    for thing in (ActiveRun, tracklayer.Api, ApiRun, ApiSummary, Config, Summary):
+    for thing in (ActiveRun, tracklayer.Artifact, tracklayer.Api, ApiRun, ApiSummary, Config, Summary):
         for name, member in vars(thing).items():
             if not name.startswith("_") and type(member).__name__ != "_Absent":
                 assert inspect.getdoc(member), f"{thing.__name__}.{name}"

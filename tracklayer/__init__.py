@@ -59,6 +59,9 @@ __all__ = [  # noqa: RUF022 - in the order in which one meets them
     "summary",
     "define_metric",
     "log_artifact",
+    "use_artifact",
+    "log_model",
+    "use_model",
     "save",
     "alert",
     "watch",
@@ -140,13 +143,38 @@ def define_metric(
 
 
 def log_artifact(
-    artifact_or_path: Any,
+    artifact_or_path: Artifact | str | os.PathLike[str],
     name: str | None = None,
     type: str | None = None,  # noqa: A002 - W&B's name for it
+    aliases: Iterable[str] | str | None = None,
+    *,
+    wait: bool = True,
     **others: Never,
-) -> None:
+) -> Artifact:
     """Record an artifact of the current run; see `ActiveRun.log_artifact`."""
-    _current().log_artifact(artifact_or_path, name, type, **others)
+    return _current().log_artifact(artifact_or_path, name, type, aliases, wait=wait, **others)
+
+
+def use_artifact(
+    artifact_or_name: Artifact | str,
+    type: str | None = None,  # noqa: A002 - W&B's name for it
+    aliases: Iterable[str] | str | None = None,
+    **others: Never,
+) -> Artifact:
+    """Return an artifact that the current run uses; see `ActiveRun.use_artifact`."""
+    return _current().use_artifact(artifact_or_name, type, aliases, **others)
+
+
+def log_model(
+    path: str | os.PathLike[str], name: str | None = None, aliases: Iterable[str] | str | None = None
+) -> Artifact:
+    """Record a model of the current run; see `ActiveRun.log_model`."""
+    return _current().log_model(path, name, aliases)
+
+
+def use_model(name: str) -> str:
+    """Download a model that the current run uses; see `ActiveRun.use_model`."""
+    return _current().use_model(name)
 
 
 def save(

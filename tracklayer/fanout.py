@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, final
 
-from tracklayer.protocol import MetricRule, Run, RunInfo, Status, TakesMetricRules
+from tracklayer.protocol import MetricRule, Run, RunInfo, Status, TakesMetricRules, TakesUses
 
 if TYPE_CHECKING:
     from tracklayer.artifacts.records import LoggedArtifact
@@ -50,6 +50,12 @@ class FanOut:
         """Pass an artifact on."""
         for run in self._runs:
             run.log_artifact(artifact)
+
+    def use_artifact(self, artifact: LoggedArtifact) -> None:
+        """Pass a use on to those that take uses."""
+        for run in self._runs:
+            if isinstance(run, TakesUses):
+                run.use_artifact(artifact)
 
     def commit(self) -> None:
         """Commit each."""

@@ -7,13 +7,10 @@ protocol begins behind it.  The front is a `Run` itself, so that a recorded run 
 from __future__ import annotations
 
 import math
-import operator
 import os
-import sys
 import threading
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
-from pathlib import Path
 from time import monotonic
 from time import time as now
 from types import TracebackType
@@ -22,10 +19,11 @@ from typing import TYPE_CHECKING, Any, Final, Never, NoReturn, Self, final
 from tracklayer import reporting
 from tracklayer.alerting import AlertLevel, Alerts
 from tracklayer.artifacts.artifact import Artifact
-from tracklayer.artifacts.blobs import BlobFolder
+from tracklayer.artifacts.recording import RunArtifacts
 from tracklayer.artifacts.records import LoggedArtifact
-from tracklayer.configuration import Config, Summary, plain
+from tracklayer.configuration import Config, Summary
 from tracklayer.encoder import Encoder
+from tracklayer.ending import finish_queues, wait_for_taps
 from tracklayer.errors import RunFinishedError, StoreError, UnsupportedValueError, UsageError
 from tracklayer.fanout import FanOut
 from tracklayer.forking import tell_children
@@ -34,23 +32,24 @@ from tracklayer.porting import refuse, tells_what_is_absent
 from tracklayer.protocol import MetricRule, Run, RunInfo, Status
 from tracklayer.queue import LARGE_ROW, Queue, row_size
 from tracklayer.rows import MediaValues, RichValues
-from tracklayer.saving import SavedFiles, matching_files
+from tracklayer.saving import matching_files
 from tracklayer.series import series
 from tracklayer.settings import NO_BACKEND
 from tracklayer.snapshots import snapshot
+from tracklayer.steps import checked_step, checked_time
 from tracklayer.summaries import MetricSummaries, metric_rule
 from tracklayer.values import SCALAR_TYPES
 from tracklayer.watching import NonFinite, NonFiniteWatch
 
 if TYPE_CHECKING:
     from datetime import timedelta
+    from pathlib import Path
 
     from tracklayer.jax.models import WatchedModels
     from tracklayer.reading import RunReader
     from tracklayer.rows import QueuedRow
     from tracklayer.settings import Settings
 
-_MAX_STEP: Final = (1 << 63) - 1
 _MAX_KEY_SETS: Final = 4096  # a program with ever new keys must not fill the memory with them
 
 
@@ -113,7 +112,7 @@ class ActiveRun:
         self.config = Config(self._sink.update_config)
         self.summary = Summary(self._sink.update_summary, self._metric_summaries)
         self._alerts = Alerts()
-        self._files = SavedFiles(info.id, BlobFolder(settings.dir))
+        self._artifacts = RunArtifacts(info, settings, self._sink)
         self._watched: WatchedModels | None = None
         tell_children(self)
 
@@ -272,7 +271,7 @@ class ActiveRun:
                 return
         if self._watched is not None and time is None:  # a row that has its time is a replay's, or a tap's
             data = self._watched.beside(data)
-        self._log_any(data, step, commit, now() if time is None else _checked_time(time))
+        self._log_any(data, step, commit, now() if time is None else checked_time(time))
 
     def _log_any(self, values: Mapping[str, Any], step: Any, commit: bool | None, time: float) -> None:  # noqa: FBT001 - what `log` was given
         if not self._check_open("log"):
@@ -342,7 +341,7 @@ class ActiveRun:
         if not isinstance(values, Mapping):  # pyright: ignore[reportUnnecessaryIsInstance] - callers are not all typed
             msg = f"log_series takes a mapping of keys to arrays, not a {type(values).__name__}"
             raise UnsupportedValueError(msg)
-        at_time = now() if time is None else _checked_time(time)
+        at_time = now() if time is None else checked_time(time)
         taken, error = series(values, steps)
         with self._lock:
             first = self.step
@@ -365,7 +364,7 @@ class ActiveRun:
             if step is None:
                 at, closes = self.step, commit is not False
             else:
-                at, closes = _checked_step(step), bool(commit)
+                at, closes = checked_step(step), bool(commit)
             if at >= self._newest:
                 self._newest = at
                 if closes:
@@ -413,58 +412,105 @@ class ActiveRun:
         artifact_or_path: Artifact | LoggedArtifact | str | os.PathLike[str],
         name: str | None = None,
         type: str | None = None,  # noqa: A002 - W&B's name for it
+        aliases: Iterable[str] | str | None = None,
+        *,
+        wait: bool = True,
         **others: Never,
-    ) -> None:
-        """Record a named set of files; when this returns, their content is the store's.
+    ) -> Artifact:
+        """Record a set of files as a version of the project; content that a version has makes no new one.
+
+        When this returns, the content is the store's, and the version is `latest`.  A run that records
+        nothing stores nothing, and counts whatever it logs as `v0`.
 
         Args:
-            artifact_or_path: an `Artifact`, or a file or folder, which then takes `name` (by default
+            artifact_or_path: an `Artifact`; or a file, a folder or a URI, which then takes `name` (by default
                 `run-<id>-<file name>`) and `type` (by default `"unspecified"`).
             name: see `artifact_or_path`.
             type: see `artifact_or_path`.
+            aliases: further names, which from now on name this version and no other.
+            wait: False stores on a thread of its own: the files must stay as they are until the artifact's
+                `wait()`, or `finish`, has returned.
             others: wandb's further arguments; what they ask for is refused.
 
+        Returns:
+            The artifact, which is that version now.
+
         Raises:
+            FileChangedError: a file changed again and again while it was being stored.
             OSError: a file cannot be read.  What the store's disk cannot take is reported.
-            UsageError: a name that is not allowed.
+            UsageError: a name or alias that is not allowed, or the name is that of another type.
         """
-        if not self._check_open("log_artifact"):
-            return
+        self._check_open("log_artifact")
         refuse("log_artifact", others)
-        artifact = artifact_or_path
-        if isinstance(artifact, (str, os.PathLike)):
-            artifact = self._artifact_of(Path(artifact), name, type)
+        if isinstance(artifact_or_path, (str, os.PathLike)):
+            artifact_or_path = self._artifacts.made_of(artifact_or_path, name, type or "unspecified")
         elif name is not None or type is not None:
             msg = "an artifact has its own name and type; give them with a path only"
             raise UsageError(msg)
-        if self._settings.backends == (NO_BACKEND,):
-            return  # nor does the store keep its files; those of another process may not be here at all
-        if isinstance(artifact, Artifact):
-            try:
-                artifact = self._stored(artifact)
-            except StoreError as error:  # as with rows: a full disk does not end the training
-                reporting.warn(f"artifact {artifact.name!r} of run {self.id} is not recorded: {error}")
-                return
-        self._sink.log_artifact(artifact)
+        return self._artifacts.log(artifact_or_path, aliases, wait=wait)
 
-    def _stored(self, artifact: Artifact) -> LoggedArtifact:
-        stored = artifact.store(BlobFolder(self._settings.dir), now())
-        strange: list[str] = []
-        metadata = plain(stored.metadata, "", strange)
-        if strange:
-            what = f"metadata {', '.join(strange)} of artifact {stored.name!r}"
-            reporting.warn(f"{what}: no plain data, stored as str()")
-        return replace(stored, metadata=metadata)
+    def log_written(
+        self,
+        artifact: Artifact,
+        aliases: Iterable[str] | str | None,
+        write: Callable[[Path], Callable[[], None]],
+    ) -> None:
+        """Record an artifact with files that are still being written, as `log_artifact(…, wait=False)` does.
 
-    def _artifact_of(self, path: Path, name: str | None, type: str | None) -> Artifact:  # noqa: A002 - see log_artifact
-        made = Artifact(name or f"run-{self.id}-{path.name}", type or "unspecified")
-        if self._settings.backends == (NO_BACKEND,):
-            return made
-        if path.is_dir():
-            made.add_dir(path)
-        else:
-            made.add_file(path)
-        return made
+        Args:
+            artifact: a draft, to which they are added.
+            aliases: as in `log_artifact`.
+            write: is called with a path where nothing is yet, begins to write a folder there, and returns
+                what waits until it is whole.  It is not called where nothing is recorded.
+        """
+        self._check_open("log_written")
+        self._artifacts.log_written(artifact, aliases, write)
+
+    def use_artifact(
+        self,
+        artifact_or_name: Artifact | LoggedArtifact | str,
+        type: str | None = None,  # noqa: A002 - W&B's name for it
+        aliases: Iterable[str] | str | None = None,
+        **others: Never,
+    ) -> Artifact:
+        """Return a version of an artifact, and take note that the run uses it; `download` has its files.
+
+        Args:
+            artifact_or_name: `"name:v3"`, `"name:latest"` or `"name:best"`, of another project with
+                `"project/"` before it; or an `Artifact`, which is logged first if it was not.
+            type: what it has to be.
+            aliases: further names, which from now on name this version and no other.
+            others: wandb's further arguments; what they ask for is refused.
+
+        Returns:
+            The artifact, which is that version.
+
+        Raises:
+            ArtifactNotFoundError: there is no such version; the message lists those there are.
+            UsageError: it is of another type, or an alias is not allowed.
+        """
+        self._check_open("use_artifact")
+        refuse("use_artifact", others)
+        return self._artifacts.use(artifact_or_name, type, aliases)
+
+    def log_model(
+        self,
+        path: str | os.PathLike[str],
+        name: str | None = None,
+        aliases: Iterable[str] | str | None = None,
+    ) -> Artifact:
+        """Record a file, a folder or a URI as `log_artifact` does, as an artifact of type `"model"`."""
+        return self.log_artifact(path, name, "model", aliases)
+
+    def use_model(self, name: str) -> str:
+        """Use a model as `use_artifact` does, and download it; return its folder, or its only file.
+
+        Raises:
+            ArtifactNotFoundError: there is no such version; the message lists those there are.
+            CorruptArtifactError: its content is gone, or not what was stored.
+            UsageError: the word "model" is not part of the artifact's type.
+        """
+        return self._artifacts.model(self.use_artifact(name))
 
     def save(
         self,
@@ -495,18 +541,8 @@ class ActiveRun:
         files = matching_files(glob_str, base_path, is_glob=glob)
         if not files:
             reporting.warn(f"save: nothing matches {os.fspath(glob_str)!r}")
-        if not self.disabled:  # nor does the store keep files then
-            self._log_files(lambda: self._files.keep(files, policy))
+        self._artifacts.save(files, policy)
         return list(files)
-
-    def _log_files(self, keep: Callable[[], LoggedArtifact | None]) -> None:
-        try:
-            artifact = keep()
-        except StoreError as error:  # as with artifacts
-            reporting.warn(f"files of run {self.id} are not recorded: {error}")
-            return
-        if artifact is not None:
-            self._sink.log_artifact(artifact)
 
     def alert(
         self,
@@ -606,7 +642,7 @@ class ActiveRun:
         """
         if not self._check_open("flush"):
             return False
-        _wait_for_taps()
+        wait_for_taps()
         deadline = monotonic() + timeout
         encoded = self._encoder.flush(timeout)
         flushed = [queue.flush(max(0.0, deadline - monotonic())) for queue in self._queues]
@@ -627,8 +663,8 @@ class ActiveRun:
             exit_code: how it ended; another than 0 means failed.
         """
         if not self._finished and not self._inherited:
-            _wait_for_taps(at_end=True)
-            self._log_files(self._files.keep_at_end)
+            wait_for_taps(at_end=True)
+            self._artifacts.finish()
         if self._inherited:
             self._finished = True
         elif not self._finished:
@@ -641,7 +677,7 @@ class ActiveRun:
             self._stop_taking()
         if not self._ended and not self._inherited:
             self._encoder.finish()
-            self._finish_queues(self._status)
+            finish_queues(self._queues, self._status)
             self._ended = True
             self._info = replace(
                 self._info,
@@ -650,26 +686,6 @@ class ActiveRun:
                 finished_at=now(),
             )
             self._on_finish(self)
-
-    def _finish_queues(self, status: Status) -> None:
-        """Finish local backends first, and hosted ones side by side, so that none waits for another."""
-        if len(self._queues) == 1:
-            self._queues[0].finish(status)
-            return
-        threads = [
-            threading.Thread(target=queue.finish, args=(status,), daemon=True) for queue in self._queues[1:]
-        ]
-        try:
-            for thread in threads:
-                thread.start()
-        except RuntimeError:  # the interpreter is going down and starts no threads any more
-            threads = [thread for thread in threads if thread.ident is not None]
-        started = len(threads)
-        self._queues[0].finish(status)
-        for queue in self._queues[1 + started :]:
-            queue.finish(status)
-        for thread in threads:
-            thread.join()
 
     def __enter__(self) -> Self:
         """Return the run itself."""
@@ -700,6 +716,7 @@ class ActiveRun:
     def after_fork_in_child(self) -> None:
         """Record nothing here: the run is the parent's."""
         self._inherited = True
+        self._artifacts.after_fork_in_child()
         self._lock = threading.RLock()
         self._stop_taking()
 
@@ -730,28 +747,4 @@ def _never(_: object) -> bool:
 
 def _stays(what: str, value: object) -> NoReturn:
     msg = f"{what} is given to `init`, and stays: tracklayer.init({what}={value!r})"
-    raise UsageError(msg)
-
-
-def _wait_for_taps(*, at_end: bool = False) -> None:
-    waiting = sys.modules.get("tracklayer.jax.waiting")  # else no program can log
-    if waiting is not None:
-        waiting.wait_for_taps(at_end=at_end)
-
-
-def _checked_step(step: Any) -> int:
-    if isinstance(step, bool) or not hasattr(step, "__index__"):
-        msg = f"step {step!r} is a {type(step).__name__}, and must be an integer"
-        raise UnsupportedValueError(msg)
-    number = operator.index(step)
-    if not 0 <= number <= _MAX_STEP:
-        msg = f"step {number} is not from 0 to 2^63 - 1"
-        raise UsageError(msg)
-    return number
-
-
-def _checked_time(time: Any) -> float:
-    if isinstance(time, (int, float)) and math.isfinite(time):
-        return float(time)
-    msg = f"time {time!r} is no time in Unix seconds"
     raise UsageError(msg)

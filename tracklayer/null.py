@@ -32,6 +32,9 @@ class NullRun:
     def log_artifact(self, artifact: LoggedArtifact) -> None:
         """Keep nothing."""
 
+    def use_artifact(self, artifact: LoggedArtifact) -> None:
+        """Keep nothing."""
+
     def commit(self) -> None:
         """Keep nothing."""
 

@@ -112,8 +112,8 @@ class Run(Protocol):
         """Set summary entries, which then win over what follows from the metrics."""
         ...
 
-    def log_artifact(self, artifact: LoggedArtifact, /) -> None:
-        """Record an artifact and its files."""
+    def log_artifact(self, artifact: LoggedArtifact, /) -> object:
+        """Record an artifact and its files; what is returned is not looked at."""
         ...
 
     def commit(self) -> None:
@@ -134,6 +134,15 @@ class TakesMetricRules(Protocol):
 
     def define_metric(self, rule: MetricRule, /) -> None:
         """Apply a rule from now on; one with the same pattern is replaced."""
+        ...
+
+
+@runtime_checkable
+class TakesUses(Protocol):
+    """A run whose backend shows which artifacts it used."""
+
+    def use_artifact(self, artifact: LoggedArtifact, /) -> object:
+        """Record that the run used this version; what is returned is not looked at."""
         ...
 
 
@@ -181,8 +190,9 @@ class Received:
 
     `keys` maps each true step to the keys that the server has there; `last_step` is the highest step
     that the server counts (-1 for none), `line_count` the number of its rows.  `missing_artifacts` are
-    those that were asked for and that it does not have with the same content.  `config` and
-    `summary` are as the server shows them; None where that is not known.
+    those that were asked for and that it does not have with the same content; `missing_uses` are those
+    that were asked for and that, to its knowledge, the run did not use.  `config` and `summary` are as the
+    server shows them; None where that is not known.
     """
 
     state: State
@@ -193,6 +203,7 @@ class Received:
     url: str | None = None
     config: Mapping[str, Any] | None = None
     summary: Mapping[str, Any] | None = None
+    missing_uses: tuple[LoggedArtifact, ...] = ()
 
 
 def _usable() -> None:
@@ -217,8 +228,8 @@ class Backend:
             own.
         hosted: it needs a server, so a local record accompanies it, from which `push` completes it.
         open_store: for a backend whose runs can be read back: opens its store.
-        received: for a hosted backend: asks the server what it has of a run and of its artifacts; None
-            where it has no such run.
+        received: for a hosted backend: asks the server what it has of a run, of the artifacts that it made
+            and of those that it used, in this order; None where it has no such run.
         server: for a hosted backend: the address of the server that it would talk to.
     """
 
@@ -230,5 +241,7 @@ class Backend:
     in_order: bool = False
     hosted: bool = False
     open_store: Callable[[Path], Store] | None = None
-    received: Callable[[RunInfo, Sequence[LoggedArtifact]], Received | None] | None = None
+    received: (
+        Callable[[RunInfo, Sequence[LoggedArtifact], Sequence[LoggedArtifact]], Received | None] | None
+    ) = None
     server: Callable[[], str] | None = None

@@ -6,20 +6,25 @@ it has, read back afterwards; never an exit code.
 
 from __future__ import annotations
 
+import hashlib
+import json
 import math
 import tempfile
 import time
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Literal, cast, final
 
+from tracklayer.artifacts.catalog import Catalog, Version
+from tracklayer.artifacts.locations import locate
 from tracklayer.errors import BackendUnavailableError, TracklayerError
 from tracklayer.ledger import Ledger
 from tracklayer.protocol import CanBeAbandoned, Received, Resume, RunInfo
 from tracklayer.reading import Row, RunReader
 from tracklayer.replaying import replay
-from tracklayer.settings import Settings
+from tracklayer.settings import Settings, artifacts_url
 
 if TYPE_CHECKING:
     from tracklayer.artifacts.records import LoggedArtifact
@@ -90,12 +95,18 @@ class _Push:
         self._reader = reader
         self._backend = backend
         self._ask = backend.received
-        self._revision = reader.revision
+        revision = reader.revision
         self._info = reader.info
         self._ledger = Ledger(store, reader.id)
         self._target = target_of(backend, self._info)
         self._keys: dict[int, frozenset[str]] = {}
-        self._artifacts: list[LoggedArtifact] = []
+        versions = _Versions(Catalog(locate(artifacts_url(), store)))
+        made = [versions.described(artifact) for artifact in reader.artifacts()]
+        used = [versions.described(artifact) for artifact in reader.used_artifacts()]
+        self._deleted = [artifact for artifact in (*made, *used) if versions.was_deleted(artifact)]
+        self._made = [artifact for artifact in made if artifact not in self._deleted]
+        self._used = [artifact for artifact in used if artifact not in self._deleted]
+        self._revision = _revision(revision, made)
 
     def run(self, *, dry_run: bool, progress: Callable[[int], None] | None) -> PushReport:
         confirmed = self._ledger.entry(self._target)
@@ -106,9 +117,8 @@ class _Push:
         for row in self._reader.rows():
             keys = frozenset(row.values)
             self._keys[row.step] = interned.setdefault(keys, keys)
-        self._artifacts = self._reader.artifacts()
         total = len(self._keys)
-        found = self._ask(self._info, self._artifacts)
+        found = self._ask(self._info, self._made, self._used)
         lacking = self._lacking(found)
         changed = bool(confirmed) or (found is not None and self._is_changed(found))
         if dry_run:
@@ -137,6 +147,8 @@ class _Push:
             },
         )
         message = "confirmed by the server" if lacking or changed else "the server had everything"
+        if self._deleted:
+            message = f"{message}, but for what was deleted here: {_labels(self._deleted)}"
         return self._report("sent", lacking, total, message, found.url)
 
     def _send(self, found: Received | None, progress: Callable[[int], None] | None) -> None:
@@ -154,7 +166,8 @@ class _Push:
                     self._reader,
                     run,
                     missing=lambda row: lacking_of(row, found),
-                    artifacts=found.missing_artifacts if found else None,
+                    artifacts=self._made,
+                    uses=self._used,
                     whole_summary=found is not None,
                     progress=progress,
                 )
@@ -167,7 +180,7 @@ class _Push:
         """Ask until the server shows everything, or time is up."""
         deadline, pause = time.monotonic() + _CONFIRM_SECONDS, 0.2
         while True:
-            found = self._ask(self._info, self._artifacts)
+            found = self._ask(self._info, self._made, self._used)
             if not self._missing(found) or time.monotonic() + pause > deadline:
                 return found
             time.sleep(pause)
@@ -195,9 +208,12 @@ class _Push:
         """Say what the server lacks; nothing if it has all."""
         lacking = self._lacking(found)
         parts = [f"{lacking} rows"] if lacking else []
-        artifacts = self._artifacts if found is None else found.missing_artifacts
+        artifacts = self._made if found is None else found.missing_artifacts
         if artifacts:
-            parts.append(f"artifacts {', '.join(artifact.name for artifact in artifacts)}")
+            parts.append(f"artifacts {_labels(artifacts)}")
+        uses = self._used if found is None else found.missing_uses
+        if uses:
+            parts.append(f"the use of {_labels(uses)}")
         if found is not None and not _same_end(self._info, found):
             parts.append(f"the state {self._info.state!r} (it shows {found.state!r})")
         return ", ".join(parts) if parts or found else "the run"
@@ -208,6 +224,47 @@ class _Push:
         return PushReport(self._info.id, outcome, rows, total, message, url)
 
 
+@final
+class _Versions:
+    """The versions of a store's artifacts, each artifact's read once."""
+
+    def __init__(self, catalog: Catalog) -> None:
+        self._catalog = catalog
+        self._aliases = cache(catalog.aliases)
+        self._living = cache(self._read)
+
+    def described(self, artifact: LoggedArtifact) -> LoggedArtifact:
+        """Return an artifact as its version is described and called now, `latest` included.
+
+        What the catalog does not have stays as it was recorded, but for aliases that name other versions now.
+        """
+        if artifact.version is None:
+            return artifact
+        version = self._version(artifact)
+        aliases = self._aliases(artifact.project, artifact.name)
+        if version is None:
+            return replace(artifact, aliases=tuple(name for name in artifact.aliases if name not in aliases))
+        names = (name for name, number in aliases.items() if number == version.number)
+        return replace(
+            artifact, description=version.description, metadata=version.metadata, aliases=tuple(names)
+        )
+
+    def was_deleted(self, artifact: LoggedArtifact) -> bool:
+        """Say whether an artifact's version was deleted, and its content collected."""
+        if artifact.version is None or self._version(artifact) is not None:
+            return False
+        return self._catalog.was_deleted(artifact.project, artifact.name, artifact.version) and not all(
+            file.reference is not None or self._catalog.blobs.has(file.sha256) for file in artifact.files
+        )
+
+    def _version(self, artifact: LoggedArtifact) -> Version | None:
+        number = artifact.version
+        return None if number is None else self._living(artifact.project, artifact.name).get(number)
+
+    def _read(self, project: str, name: str) -> Mapping[int, Version]:
+        return {version.number: version for version in self._catalog.versions(project, name)}
+
+
 def lacking_of(row: Row, found: Received | None) -> Row | None:
     """Return what of a row the server does not have; None for nothing."""
     if found is None:
@@ -216,6 +273,21 @@ def lacking_of(row: Row, found: Received | None) -> Row | None:
     if row.values.keys() <= present:
         return None
     return row._replace(values={k: v for k, v in row.values.items() if k not in present})
+
+
+def _revision(run: str, made: Sequence[LoggedArtifact]) -> str:
+    """Return a word that changes with the run's own, and when an alias of what it made moves.
+
+    `latest` is not among them: a server has its own.
+    """
+    if not made:
+        return run
+    aliases = [[one.label, *(name for name in one.aliases if name != "latest")] for one in made]
+    return hashlib.sha256(json.dumps([run, aliases]).encode()).hexdigest()[:16]
+
+
+def _labels(artifacts: Iterable[LoggedArtifact]) -> str:
+    return ", ".join(dict.fromkeys(artifact.label for artifact in artifacts))
 
 
 def _same_end(info: RunInfo, found: Received) -> bool:

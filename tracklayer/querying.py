@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from datetime import UTC, datetime
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, Never, final
 
 from tracklayer import filtering
-from tracklayer.errors import RunNotFoundError, UsageError
+from tracklayer.errors import ArtifactNotFoundError, RunNotFoundError, UsageError
 from tracklayer.ledger import Ledger
 from tracklayer.porting import refuse, tells_what_is_absent
 from tracklayer.registry import open_store
@@ -17,6 +18,7 @@ from tracklayer.values import Text
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from tracklayer.artifacts.artifact import Artifact
     from tracklayer.artifacts.records import LoggedArtifact
     from tracklayer.reading import Row, RunReader, Store
 
@@ -99,6 +101,49 @@ class Api:
             msg = f"run {run.id} is one of {'/'.join(run.path[:-1])}, not of {path.rpartition('/')[0]}"
             raise RunNotFoundError(msg)
         return run
+
+    def artifact(self, name: str, type: str | None = None) -> Artifact:  # noqa: A002 - W&B's name for it
+        """Return a version of an artifact.
+
+        Args:
+            name: `name:v3` or `name:alias`; `project/` and `entity/project/` may stand before it.
+            type: what it has to be.
+
+        Raises:
+            ArtifactNotFoundError: there is none; the message lists those there are.
+            AmbiguousArtifactError: several projects have an artifact of that name.
+            UsageError: it is of another type.
+        """
+        _, project, ref = self._parts(name, 3)
+        artifact = self._store.artifact(ref or "", project)
+        if type not in {None, artifact.type}:
+            msg = f"artifact {artifact.name} is of type {artifact.type!r}, not of type {type!r}"
+            raise UsageError(msg)
+        return artifact
+
+    def artifacts(self, type_name: str, name: str, **others: Never) -> list[Artifact]:
+        """Return the versions of an artifact, the newest first; none if there is no such artifact.
+
+        Args:
+            type_name: what it has to be.
+            name: `project/` and `entity/project/` may stand before it.
+            others: wandb's further arguments; what they ask for is refused, but those about how to read.
+        """
+        refuse("Api.artifacts", others)
+        _, project, name_alone = self._parts(name, 3)
+        return self._store.artifacts(project, name_alone, type_name)[::-1]
+
+    def artifact_exists(self, name: str, type: str | None = None) -> bool:  # noqa: A002 - W&B's name for it
+        """Say whether there is a version that goes by this name; see `artifact`."""
+        _, project, ref = self._parts(name, 3)
+        try:
+            return type in {None, self._store.artifact(ref or "", project).type}
+        except ArtifactNotFoundError:
+            return False
+
+    def artifact_collection_exists(self, name: str, type: str) -> bool:  # noqa: A002 - W&B's name for it
+        """Say whether there is an artifact of this name and type, whatever its versions."""
+        return bool(self.artifacts(type, name))
 
     def _parts(self, path: str, count: int) -> list[str | None]:
         parts = [part for part in path.replace("/runs/", "/").split("/") if part]  # as in a URL
@@ -200,9 +245,22 @@ class ApiRun:
         """The highest step that was logged; -1 for none."""
         return self._reader.last_step
 
-    def logged_artifacts(self) -> list[LoggedArtifact]:
-        """Return the artifacts that the run made, in order."""
-        return self._reader.artifacts()
+    def logged_artifacts(self) -> list[Artifact]:
+        """Return the versions of artifacts that the run made, in order, but those that were deleted."""
+        return self._living(self._reader.artifacts())
+
+    def used_artifacts(self) -> list[Artifact]:
+        """Return the versions of artifacts that the run used, in order, but those that were deleted."""
+        return self._living(self._reader.used_artifacts())
+
+    def _living(self, logged: Sequence[LoggedArtifact]) -> list[Artifact]:
+        living: list[Artifact] = []
+        for label, project in dict.fromkeys(
+            (one.label, one.project) for one in logged if one.version is not None
+        ):
+            with suppress(ArtifactNotFoundError):
+                living.append(self._store.artifact(label, project))
+        return living
 
     def history(
         self,

@@ -26,7 +26,6 @@ from tracklayer.protocol import (
     Run,
     RunInfo,
     Status,
-    TakesMetricRules,
     TakesRows,
 )
 from tracklayer.rows import QueuedRow, ReadyRow, RichValues, Series
@@ -204,6 +203,10 @@ class Queue:
     def log_artifact(self, artifact: LoggedArtifact) -> None:
         """Take an artifact, whose files are the store's already."""
         self._call("log_artifact", artifact)
+
+    def use_artifact(self, artifact: LoggedArtifact) -> None:
+        """Take the use of an artifact; a backend without uses does not see it."""
+        self._call("use_artifact", artifact)
 
     def commit(self) -> None:
         """Wait until what came so far is durable, or cannot be made so now."""
@@ -535,8 +538,7 @@ class Queue:
         """Pass on one call; what the backend refuses is counted and reported."""
         try:
             if isinstance(item, Call):
-                if item.method != "define_metric" or isinstance(run, TakesMetricRules):
-                    getattr(run, item.method)(item.argument)
+                item.apply(run)
                 return
             step, time, values = item
             if not _is_plain(values):

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+    from tracklayer.artifacts.artifact import Artifact
     from tracklayer.artifacts.records import LoggedArtifact
     from tracklayer.media.base import Media
     from tracklayer.protocol import MetricRule, RunInfo, State
@@ -150,6 +151,18 @@ class RunReader(Protocol):
         """Return the artifacts that the run made, in order."""
         ...
 
+    def used_artifacts(self) -> list[LoggedArtifact]:
+        """Return the artifacts that the run used, in order."""
+        ...
+
+    def contents(self) -> dict[str, int]:
+        """Return the sizes, in bytes by SHA-256, of the contents outside its file that the run needs.
+
+        These are the files of its media, and of its artifacts that have no version; as long as it runs, of
+        all its artifacts.
+        """
+        ...
+
 
 def join_seeds(key: str, seeds: Mapping[int, Metric]) -> Metric:
     """Return the series of a metric's seeds as one, of shape (n, highest seed + 1)."""
@@ -229,6 +242,28 @@ class Store(Protocol):
         """Return the run with exactly this id, if it is there."""
         ...
 
+    def artifact(self, ref: str, project: str | None = None) -> Artifact:
+        """Return a version of an artifact: `"name"`, `"name:latest"`, `"name:v3"` or `"name:best"`.
+
+        Args:
+            ref: may begin with the project, as in `"project/name:best"`.
+            project: needed only where several projects have an artifact of that name.
+
+        Raises:
+            ArtifactNotFoundError: there is none; the message lists those there are.
+            AmbiguousArtifactError: several projects have one.
+        """
+        ...
+
+    def artifacts(
+        self,
+        project: str | None = None,
+        name: str | None = None,
+        type: str | None = None,  # noqa: A002 - W&B's name for it
+    ) -> list[Artifact]:
+        """Return every version of every artifact, by project, name and number."""
+        ...
+
     def unreadable(self) -> list[UnreadableRun]:
         """Return the runs that cannot be read."""
         ...
@@ -262,14 +297,6 @@ def pick_run(runs: Sequence[RunReader], ref: str, where: Path) -> RunReader:
             raise AmbiguousRunError(msg)
     msg = f"no run {ref!r} in {where}; `tracklayer runs` lists those there are"
     raise RunNotFoundError(msg)
-
-
-def did_you_mean(name: str, known: Sequence[str]) -> str:
-    """Return the end of a message about a name that is not known: close ones, if there are any."""
-    from difflib import get_close_matches
-
-    close = get_close_matches(name, known, n=3)
-    return f"; did you mean {', '.join(map(repr, close))}?" if close else ""
 
 
 def as_replayed(info: RunInfo) -> RunInfo:

@@ -5,22 +5,17 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, final
 
-from tracklayer.errors import (
-    BackendLostError,
-    BackendUnavailableError,
-    RunNotFoundError,
-    StoreError,
-)
-from tracklayer.protocol import Status, TakesMetricRules
+from tracklayer.artifacts.records import LoggedArtifact
+from tracklayer.errors import BackendLostError, BackendUnavailableError, RunNotFoundError, StoreError
+from tracklayer.protocol import Status
 from tracklayer.reading import as_replayed
 from tracklayer.rows import ReadyRow
 from tracklayer.spill import Call, read_spill, spilled_run
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Iterator, Sequence
     from pathlib import Path
 
-    from tracklayer.artifacts.records import LoggedArtifact
     from tracklayer.protocol import Backend, Run
     from tracklayer.reading import RunReader
     from tracklayer.settings import Settings
@@ -98,23 +93,32 @@ class _Recorded:
 
     def __init__(self, reader: RunReader | None, since: float) -> None:
         self._times: dict[tuple[str, int], float] = {}
-        self._artifacts: set[tuple[str, str, float]] = set()
+        self._artifacts: set[tuple[str, str, str, float]] = set()
         if reader is None:
             return
-        self._artifacts.update((a.name, a.type, a.time) for a in reader.artifacts())
+        self._artifacts.update(_identity("log_artifact", made) for made in reader.artifacts())
+        self._artifacts.update(_identity("use_artifact", used) for used in reader.used_artifacts())
         for step, time, values in reader.calls():
             if time > since:
                 self._times.update(dict.fromkeys(((key, step) for key in values), time))
 
-    def lacks(self, artifact: LoggedArtifact) -> bool:
-        """Say whether the artifact is not recorded yet."""
-        return (artifact.name, artifact.type, artifact.time) not in self._artifacts
+    def has(self, call: Call) -> bool:
+        """Say whether the call is about an artifact, and recorded already."""
+        return (
+            isinstance(call.argument, LoggedArtifact)
+            and _identity(call.method, call.argument) in self._artifacts
+        )
 
     def without_newer(self, row: ReadyRow) -> ReadyRow:
         """Return a row without the values that were logged again since."""
         step, time, values = row
         times = self._times
         return step, time, {k: v for k, v in values.items() if times.get((k, step), time) <= time}
+
+
+def _identity(method: str, artifact: LoggedArtifact) -> tuple[str, str, str, float]:
+    """Return what tells an artifact apart that a run made or used, from others that it made or used."""
+    return method, artifact.name, artifact.type, artifact.time
 
 
 def _look_through(files: Sequence[Path]) -> tuple[float, Status | None]:
@@ -155,15 +159,8 @@ def _apply(item: ReadyRow | Call, run: Run, recorded: _Recorded) -> None:
         step, time, values = recorded.without_newer(item)
         if values:
             run.log(values, step=step, time=time)
-    elif item.method == "define_metric":
-        if isinstance(run, TakesMetricRules):
-            run.define_metric(item.argument)
-    elif item.method == "log_artifact":
-        if recorded.lacks(item.argument):
-            run.log_artifact(item.argument)
-    else:
-        apply: Callable[[object], None] = getattr(run, item.method)
-        apply(item.argument)
+    elif not recorded.has(item):
+        item.apply(run)
 
 
 def _let_go(run: Run, status: Status) -> None:

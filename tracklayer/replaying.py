@@ -6,8 +6,8 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from tracklayer import reporting
-from tracklayer.errors import UnsupportedValueError
-from tracklayer.protocol import Run, Status, TakesMetricRules
+from tracklayer.errors import CorruptArtifactError, UnsupportedValueError, UsageError
+from tracklayer.protocol import Run, Status, TakesMetricRules, TakesUses
 
 if TYPE_CHECKING:
     from tracklayer.artifacts.records import LoggedArtifact
@@ -22,6 +22,7 @@ def replay(
     *,
     missing: Callable[[Row], Row | None] | None = None,
     artifacts: Sequence[LoggedArtifact] | None = None,
+    uses: Sequence[LoggedArtifact] | None = None,
     whole_summary: bool = False,
     progress: Callable[[int], None] | None = None,
 ) -> int:
@@ -31,7 +32,8 @@ def replay(
         reader: a recorded run.
         run: any run: a backend's, or what `init` returned.  It keeps its own id and name.
         missing: picks from each row what is to be recorded; None leaves it out.  By default, all is.
-        artifacts: which to record; by default, all.
+        artifacts: those that the run made and that are to be recorded; by default, all.
+        uses: likewise, of those that it used.
         whole_summary: record the metrics' summaries as they are, too, since not all rows are.
         progress: told the number of rows so far.
 
@@ -43,8 +45,12 @@ def replay(
         for rule in reader.rules.values():
             run.define_metric(rule)
     count, refused = _log_rows(reader, run, missing, progress)
-    for artifact in reader.artifacts() if artifacts is None else artifacts:
-        run.log_artifact(artifact)
+    gone: list[str] = []
+    for made in reader.artifacts() if artifacts is None else artifacts:
+        _pass_on(made, run.log_artifact, gone)
+    if isinstance(run, TakesUses):  # of what it made itself, too
+        for used in reader.used_artifacts() if uses is None else uses:
+            _pass_on(used, run.use_artifact, gone)
     summary = reader.summary if whole_summary else reader.explicit_summary
     if summary:
         run.update_summary(summary)
@@ -52,7 +58,17 @@ def replay(
     run.finish(Status(info.state, info.exit_code or 0))
     if refused:
         reporting.warn(f"{len(refused)} rows of run {reader.id} are not complete there: {refused[0]}")
+    if gone:
+        reporting.warn(f"{len(gone)} artifacts of run {reader.id} are not there: {gone[0]}")
     return count
+
+
+def _pass_on(artifact: LoggedArtifact, take: Callable[[LoggedArtifact], object], gone: list[str]) -> None:
+    """Have an artifact recorded; one that is gone, or that is not taken there, costs itself alone."""
+    try:
+        take(artifact)
+    except (CorruptArtifactError, FileNotFoundError, UnsupportedValueError, UsageError) as error:
+        gone.append(f"{artifact.label}: {error}")
 
 
 def _log_rows(

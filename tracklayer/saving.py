@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Generator, Mapping
+from contextlib import contextmanager
 from glob import escape, glob
 from pathlib import Path
 from time import time as now
-from typing import TYPE_CHECKING, Final, final
+from typing import TYPE_CHECKING, Final, NamedTuple, final
 
 from tracklayer import reporting
+from tracklayer.artifacts.claims import claimed
 from tracklayer.artifacts.records import ArtifactFile, LoggedArtifact
-from tracklayer.errors import StoreError, UsageError
+from tracklayer.artifacts.storing import stored
+from tracklayer.errors import UsageError
 
 if TYPE_CHECKING:
-    from tracklayer.artifacts.blobs import BlobFolder
+    from tracklayer.artifacts.catalog import Catalog
 
 _POLICIES: Final = ("live", "now", "end")
 _NO_NAME: Final = re.compile(r"[^A-Za-z0-9_.\-]+")
@@ -50,18 +53,19 @@ def matching_files(
 
 @final
 class SavedFiles:
-    """The files that a run saved so far, which are one artifact."""
+    """The files that a run saved so far, which are one artifact; each change makes a version of it."""
 
-    def __init__(self, run_id: str, blobs: BlobFolder) -> None:
+    def __init__(self, run_id: str, catalog: Catalog) -> None:
         self._name = f"run-{_NO_NAME.sub('-', run_id)[:100]}-files"
-        self._blobs = blobs
+        self._catalog = catalog
         self._kept: dict[str, ArtifactFile] = {}
         self._at_end: dict[str, Path] = {}
-        self._states: dict[str, tuple[Path, int, int]] = {}
-        """Of what is kept: its file, and that file's size and time of change."""
+        self._states: dict[str, _State] = {}
+        """Of what is kept: the files, as they were then."""
 
-    def keep(self, files: Mapping[str, Path], policy: str) -> LoggedArtifact | None:
-        """Take files in; return the artifact if it has changed.
+    @contextmanager
+    def kept(self, files: Mapping[str, Path], policy: str) -> Generator[LoggedArtifact | None]:
+        """Take files in; give the artifact to publish, or None if it has not changed.
 
         Args:
             files: by their paths in the artifact.
@@ -69,49 +73,73 @@ class SavedFiles:
 
         Raises:
             UsageError: there is no such policy.
+            FileChangedError: a file changed again and again.
             StoreError: the store cannot take them.
             OSError: a file cannot be read.
         """
         if policy not in _POLICIES:
             msg = f"save: policy {policy!r} is none of {', '.join(_POLICIES)}"
             raise UsageError(msg)
-        changed = False
         for path, file in files.items():
             self._at_end.pop(path, None)
             if policy != "now":
                 self._at_end[path] = file
-            if policy != "end":
-                changed = self._take(path, file) or changed
-        return self._artifact() if changed else None
+        with self._taken({} if policy == "end" else files) as artifact:
+            yield artifact
 
-    def keep_at_end(self) -> LoggedArtifact | None:
-        """Take in what was to be taken in at the end; return the artifact if it has changed.
+    @contextmanager
+    def kept_at_end(self) -> Generator[LoggedArtifact | None]:
+        """Take in what was to be taken in at the end; give the artifact as `kept` does.
+
+        A file that cannot be read any more is left as it was, with a warning.
 
         Raises:
+            FileChangedError: a file changed again and again.
             StoreError: the store cannot take them.
+            OSError: a file cannot be read.
         """
-        changed = False
-        for path, file in self._at_end.items():
-            try:
-                changed = self._take(path, file) or changed
-            except OSError as error:
-                if isinstance(error, StoreError):
-                    raise
-                kept = "what it held is kept" if path in self._kept else "it is not recorded"
-                reporting.warn(f"save: {file} cannot be read any more ({error.strerror}): {kept}")
+        readable = {path: file for path, file in self._at_end.items() if self._is_readable(path, file)}
+        with self._taken(readable) as artifact:
+            yield artifact
         self._at_end.clear()
-        return self._artifact() if changed else None
 
-    def _take(self, path: str, file: Path) -> bool:
-        """Keep what a file holds; say whether that is new."""
+    @contextmanager
+    def _taken(self, files: Mapping[str, Path]) -> Generator[LoggedArtifact | None]:
+        states = {path: _State.of(file) for path, file in files.items()}
+        new = {path: file for path, file in files.items() if self._states.get(path) != states[path]}
+        if not new:  # they are as they were, and may be large
+            yield None
+            return
+        location, known = self._catalog.location, self._kept
+        with claimed(location, [file.sha256 for file in known.values()]):
+            gone = (path for path, file in known.items() if not self._catalog.blobs.has(file.sha256))
+            sources = {path: self._states[path].file for path in gone} | new
+            with stored(sources, location, known=known, progress="storing the run's files") as contents:
+                kept = known | {file.path: file for file in contents}
+                yield self._artifact(kept) if kept != known else None
+        self._kept, self._states = kept, self._states | states
+
+    def _is_readable(self, path: str, file: Path) -> bool:
+        try:
+            file.open("rb").close()
+        except OSError as error:
+            kept = "what it held is kept" if path in self._kept else "it is not recorded"
+            reporting.warn(f"save: {file} cannot be read any more ({error.strerror}): {kept}")
+            return False
+        return True
+
+    def _artifact(self, kept: Mapping[str, ArtifactFile]) -> LoggedArtifact:
+        return LoggedArtifact(self._name, "files", tuple(kept[path] for path in sorted(kept)), time=now())
+
+
+class _State(NamedTuple):
+    """What tells without reading it that a file is as it was."""
+
+    file: Path
+    size: int
+    changed_at: int
+
+    @classmethod
+    def of(cls, file: Path) -> _State:
         found = file.stat()
-        state = (file, found.st_size, found.st_mtime_ns)
-        before = self._kept.get(path)
-        if self._states.get(path) != state:  # else it is as it was, and may be large
-            sha256, size = self._blobs.add(file)
-            self._kept[path] = ArtifactFile(path, sha256, size, str(self._blobs.path(sha256)))
-            self._states[path] = state
-        return self._kept[path] != before
-
-    def _artifact(self) -> LoggedArtifact:
-        return LoggedArtifact(self._name, "files", tuple(self._kept.values()), time=now())
+        return cls(file, found.st_size, found.st_mtime_ns)

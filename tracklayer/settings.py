@@ -119,7 +119,10 @@ def store_folder(folder: str | os.PathLike[str] | None = None) -> Path:
 
 def artifacts_url() -> str | None:
     """Return where artifacts lie: `TRACKLAYER_ARTIFACTS`, a folder or an fsspec URL; None is the store."""
-    return os.environ.get("TRACKLAYER_ARTIFACTS") or None
+    chosen = os.environ.get("TRACKLAYER_ARTIFACTS") or None
+    if chosen is None or "://" in chosen:
+        return chosen
+    return str(Path(chosen).expanduser().absolute())
 
 
 def wandb_default(argument: str) -> str | None:

@@ -15,18 +15,23 @@ from contextlib import contextmanager
 from dataclasses import asdict, fields
 from functools import partial
 from pathlib import Path
-from typing import Any, Final, NamedTuple, final
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, final
 
 from tracklayer.artifacts.records import ArtifactFile, LoggedArtifact
 from tracklayer.contents import Content
 from tracklayer.errors import CorruptRunError
 from tracklayer.media.base import Media
 from tracklayer.naming import file_name
-from tracklayer.protocol import MetricRule, RunInfo, Status
+from tracklayer.protocol import MetricRule, RunInfo, Status, TakesMetricRules, TakesUses
 from tracklayer.rows import ReadyRow
 from tracklayer.values import Value, value_from_json
 
+if TYPE_CHECKING:
+    from tracklayer.protocol import Run
+
 _HEADER: Final = "run"
+_CAPABILITIES: Final[Mapping[str, type]] = {"define_metric": TakesMetricRules, "use_artifact": TakesUses}
+"""What a run must be to have these methods; all runs have the others."""
 
 
 class Call(NamedTuple):
@@ -34,6 +39,12 @@ class Call(NamedTuple):
 
     method: str
     argument: Any
+
+    def apply(self, run: Run) -> None:
+        """Make the call; a run that does not have the method gets nothing."""
+        capability = _CAPABILITIES.get(self.method)
+        if capability is None or isinstance(run, capability):
+            getattr(run, self.method)(self.argument)
 
 
 @final
@@ -140,7 +151,7 @@ def _encode(item: ReadyRow | Call) -> list[Any]:
         argument = item.argument
         if isinstance(argument, (LoggedArtifact, MetricRule, Status)):
             argument = asdict(argument)
-        return [item.method, argument] if item.method != "log_artifact" else _encode_artifact(argument)
+        return [item.method, argument]
     step, time, values = item
     encoded = {
         key: value if isinstance(value, (int, float)) else {"kind": value.kind, **value.to_json()}
@@ -159,11 +170,6 @@ def _content(files: Mapping[str, str], sha256: str, size: int) -> Content:
     return Content(sha256, size, lambda: base64.b64decode(files[sha256]))
 
 
-def _encode_artifact(fields: dict[str, Any]) -> list[Any]:
-    files = [{**file, "source": str(file["source"])} for file in fields["files"]]
-    return ["log_artifact", {**fields, "files": files}]
-
-
 def _decode(data: list[Any]) -> ReadyRow | Call:
     method, argument = data[0], data[1]
     if method == "log":
@@ -176,11 +182,10 @@ def _decode(data: list[Any]) -> ReadyRow | Call:
             else:
                 values[key] = value
         return argument, data[2], values
-    if method == "log_artifact":
-        files = tuple(
-            ArtifactFile(f["path"], f["sha256"], f["size"], f["source"]) for f in argument.pop("files")
-        )
-        return Call(method, LoggedArtifact(files=files, **argument))
+    if method in {"log_artifact", "use_artifact"}:
+        argument["files"] = tuple(ArtifactFile(**file) for file in argument["files"])
+        argument["aliases"] = tuple(argument.get("aliases", ()))  # a spill of before there were versions
+        return Call(method, LoggedArtifact(**argument))
     if method == "define_metric":
         argument["summary"] = tuple(argument["summary"])
         return Call(method, MetricRule(**argument))

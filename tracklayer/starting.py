@@ -12,6 +12,7 @@ from typing import Any, Final, Never, cast
 
 from tracklayer import arguments, lifecycle, naming, registry, reporting
 from tracklayer.agreeing import Agreement
+from tracklayer.artifacts.locations import locate
 from tracklayer.errors import (
     BackendUnavailableError,
     RunExistsError,
@@ -114,6 +115,9 @@ def init(
     recording = told.applied_to(
         read_settings(backend=backend, dir=dir or told.root_dir, mode=mode or told.mode)
     )
+    locate(
+        recording.artifacts, recording.dir
+    )  # one that cannot be is to be mended before anything is recorded
     resuming = _checked_resume(resume or default("resume"))
     reinit = _checked_reinit(told.reinit if reinit is None else reinit)
     if tags is None:

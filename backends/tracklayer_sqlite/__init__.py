@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 def _open(info: RunInfo, resume: Resume | None, settings: Settings) -> SQLiteRun:
     from tracklayer_sqlite.recording import open_run
 
-    return open_run(info, resume, settings.dir)
+    return open_run(info, resume, settings)
 
 
 def _open_store(path: Path) -> Store:

@@ -17,13 +17,16 @@ from typing import TYPE_CHECKING, Any, Final, Literal, cast, final
 from sqlalchemy import Connection, Engine, func, select
 from sqlalchemy.exc import DatabaseError, NoResultFound
 
-from tracklayer.artifacts.blobs import BlobFolder
+from tracklayer.artifacts.blobs import Blobs
+from tracklayer.artifacts.locations import FolderLocation, locate
 from tracklayer.artifacts.records import ArtifactFile, LoggedArtifact
 from tracklayer.contents import Content
 from tracklayer.errors import CorruptRunError, RunNotFoundError, StoreError
+from tracklayer.naming import did_you_mean
 from tracklayer.protocol import MetricRule, RunInfo, State, rule_for
-from tracklayer.reading import MediaPoint, Metric, Row, Segment, did_you_mean, join_seeds, merge_steps
+from tracklayer.reading import MediaPoint, Metric, Row, Segment, join_seeds, merge_steps
 from tracklayer.seeds import split_seed
+from tracklayer.settings import artifacts_url
 from tracklayer.summaries import entry
 from tracklayer.values import Histogram, Text, Value, value_from_json
 from tracklayer_sqlite import schema
@@ -39,6 +42,11 @@ _FETCH: Final = 10_000
 _COPIES: Final = 5  # attempts at a copy that nobody wrote to meanwhile
 _NOT_NEWER: Final = (
     "NOT EXISTS (SELECT 1 FROM temp.newest n WHERE n.run = p.run AND n.key_id = p.key_id AND n.step = p.step)"
+)
+_CONTENTS: Final = (
+    "SELECT sha256, size FROM contents WHERE content IS NULL UNION "
+    "SELECT sha256, size FROM artifacts JOIN artifact_files USING (run, artifact) "
+    "WHERE reference IS NULL AND (? OR version IS NULL)"
 )
 _POINTS: Final = (
     "SELECT value FROM temp.newest WHERE run = 1 AND key_id = ?1 UNION ALL "
@@ -243,27 +251,47 @@ class SQLiteRunReader:
 
     def artifacts(self) -> list[LoggedArtifact]:
         """Return the artifacts that the run made, in order."""
-        blobs = BlobFolder(self._store)
+        return self._artifacts(used=False)
+
+    def used_artifacts(self) -> list[LoggedArtifact]:
+        """Return the artifacts that the run used, in order."""
+        return self._artifacts(used=True)
+
+    def _artifacts(self, *, used: bool) -> list[LoggedArtifact]:
+        versioned, own = Blobs(locate(artifacts_url(), self._store)), self._own_blobs()
         files: dict[int, list[ArtifactFile]] = {}
         with self._connect() as connection, _snapshot(connection):
-            for row in connection.execute(select(schema.artifact_files)).mappings():
-                files.setdefault(row["artifact"], []).append(
-                    ArtifactFile(row["path"], row["sha256"], row["size"], str(blobs.path(row["sha256"])))
-                )
-            rows = connection.execute(
-                select(schema.artifacts).order_by(schema.artifacts.c.artifact)
-            ).mappings()
+            for number, version, path, sha256, size, reference, checksum in connection.exec_driver_sql(
+                "SELECT artifact, version, path, sha256, size, reference, checksum "
+                "FROM artifacts JOIN artifact_files USING (run, artifact) WHERE used = ? ORDER BY path",
+                (used,),
+            ):
+                blobs = own if version is None else versioned
+                source = blobs.place(sha256) if reference is None else reference
+                file = ArtifactFile(path, sha256, size, source, reference, checksum)
+                files.setdefault(number, []).append(file)
+            table = schema.artifacts
+            query = select(table).where(table.c.used == used).order_by(table.c.artifact)
             return [
                 LoggedArtifact(
-                    row["name"],
-                    row["type"],
-                    tuple(files.get(row["artifact"], ())),
-                    row["description"],
-                    json.loads(row["metadata"]),
-                    row["time"],
+                    name=row["name"],
+                    type=row["type"],
+                    files=tuple(files.get(row["artifact"], ())),
+                    description=row["description"],
+                    metadata=json.loads(row["metadata"]),
+                    time=row["time"],
+                    project=row["project"],
+                    version=row["version"],
+                    aliases=tuple(json.loads(row["aliases"])),
                 )
-                for row in rows
+                for row in connection.execute(query).mappings()
             ]
+
+    def contents(self) -> dict[str, int]:
+        """Return the sizes, in bytes by SHA-256, of the contents outside its file that the run needs."""
+        with self._connect() as connection, _snapshot(connection):
+            is_live = _segments(connection)[-1].state == "running"
+            return dict(map(tuple, connection.exec_driver_sql(_CONTENTS, (is_live,))))
 
     def _entries(self, table: Any) -> dict[str, Any]:
         with self._connect() as connection:
@@ -285,7 +313,11 @@ class SQLiteRunReader:
         with self._connect() as connection:
             query = select(schema.contents.c.content).where(schema.contents.c.sha256 == sha256)
             content = connection.execute(query).scalar()
-        return BlobFolder(self._store).path(sha256).read_bytes() if content is None else bytes(content)
+        return self._own_blobs().read(sha256) if content is None else bytes(content)
+
+    def _own_blobs(self) -> Blobs:
+        """Return the contents that no version has, which lie in the store itself."""
+        return Blobs(FolderLocation(self._store))
 
     def _no_key(self, what: str, key: str, known: list[str]) -> str:
         return f"run {self._id} has no {what} {key!r}{did_you_mean(key, known)}"

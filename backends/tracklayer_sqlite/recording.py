@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Generator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import replace
 from itertools import chain
 from operator import itemgetter
@@ -17,7 +17,10 @@ from sqlalchemy import Connection, Engine, RowMapping, func, select, update
 from sqlalchemy.dialects.sqlite import insert
 from sqlalchemy.exc import DatabaseError
 
-from tracklayer.artifacts.blobs import BlobFolder
+from tracklayer.artifacts.blobs import Blobs
+from tracklayer.artifacts.catalog import Catalog
+from tracklayer.artifacts.claims import claimed
+from tracklayer.artifacts.locations import FolderLocation, locate
 from tracklayer.errors import (
     BackendLostError,
     RunExistsError,
@@ -34,6 +37,7 @@ from tracklayer.protocol import MetricRule, Resume, RunInfo, Status
 from tracklayer.settings import DEFAULT_PROJECT
 from tracklayer.values import SCALAR_TYPES, Value
 from tracklayer_sqlite import schema
+from tracklayer_sqlite.artifacts import contents_here, lies_here, version_here
 from tracklayer_sqlite.connecting import (
     engine_for,
     keep_for_ever,
@@ -49,6 +53,7 @@ if TYPE_CHECKING:
 
     from tracklayer.artifacts.records import LoggedArtifact
     from tracklayer.contents import Content
+    from tracklayer.settings import Settings
 
 Point: TypeAlias = tuple[int, int, float, Any]
 """(key id, step, Unix seconds, number)."""
@@ -77,6 +82,10 @@ _INLINE: Final = 1 << 20
 _ADD_CONTENT: Final = (
     f"INSERT INTO contents (run, sha256, size, content) VALUES ({RUN}, ?, ?, ?) ON CONFLICT DO NOTHING"
 )
+_ADD_FILE: Final = (
+    "INSERT INTO artifact_files (run, artifact, path, sha256, size, reference, checksum) "
+    f"VALUES ({RUN}, ?, ?, ?, ?, ?, ?)"
+)
 _COUNT_FOLD: Final = update(schema.runs).values(folds=schema.runs.c.folds + 1)
 
 
@@ -85,14 +94,17 @@ def run_path(store: Path, run_id: str) -> Path:
     return store / "runs" / f"{file_name(run_id)}.sqlite"
 
 
-def open_run(info: RunInfo, resume: Resume | None, store: Path) -> SQLiteRun:
+def open_run(info: RunInfo, resume: Resume | None, settings: Settings) -> SQLiteRun:
     """Start a run's file, or continue it.
 
     Raises:
         RunExistsError, RunNotFoundError, RunInUseError: as `resume` demands.
         StoreError: the store cannot be written.
+        UsageError: there is no such place for artifacts.
     """
+    store = settings.dir
     path = run_path(store, info.id)
+    own, catalog = FolderLocation(store), Catalog(locate(settings.artifacts, store))
     _prepare_folder(store)
     is_new = resume != "must" and _claim(path)
     if not is_new and resume in {None, "never"}:
@@ -114,7 +126,7 @@ def open_run(info: RunInfo, resume: Resume | None, store: Path) -> SQLiteRun:
             recorded, segment = _take_lease(connection, info, path)
         # not before: a finished run that may not be continued keeps standing for itself
         _set_journal(connection, "DELETE" if network else "WAL")
-        return SQLiteRun(engine, connection, recorded, segment, store, network=network)
+        return SQLiteRun(engine, connection, recorded, segment, path, own, catalog, network=network)
     except BaseException as error:
         if connection is not None:
             connection.close()
@@ -260,7 +272,7 @@ def _info_columns(info: RunInfo) -> dict[str, Any]:
         "run_group": info.group,
         "job_type": info.job_type,
         "tags": json.dumps(info.tags),
-        "notes": None if info.notes is None else _storable(info.notes),
+        "notes": _storable_or_none(info.notes),
         "created_at": info.created_at,
     }
 
@@ -275,7 +287,9 @@ class SQLiteRun:
         connection: Connection,
         info: RunInfo,
         segment: int,
-        store: Path,
+        path: Path,
+        own: FolderLocation,
+        catalog: Catalog,
         *,
         network: bool,
     ) -> None:
@@ -284,17 +298,26 @@ class SQLiteRun:
         self._engine = engine
         self._connection = connection
         self._segment = segment
-        self._store = store
-        self._path = run_path(store, info.id)
+        self._path = path
+        self._own = own
+        """Where contents lie that no version has: a run's rows must not wait for a place that is far."""
+        self._catalog = catalog
         self._rows: list[tuple[int, float, Mapping[str, Value]]] = []
         self._statements: list[Executable] = []
         self._contents: list[Content] = []
+        self._files: list[tuple[Any, ...]] = []
+        """The files of artifacts, as rows of their table."""
+        self._claims = ExitStack()
+        """On contents of artifacts that nothing names before the next commit."""
         known = connection.execute(select(schema.keys.c.key, schema.keys.c.key_id))
         self._key_ids: dict[str, int] = dict(map(tuple, known))
         self._named_rows = 0
         self._last_key_id = max(self._key_ids.values(), default=0)
         self._new_keys: list[str] = []
         self._artifacts = connection.execute(select(func.count()).select_from(schema.artifacts)).scalar_one()
+        c = schema.artifacts.c
+        used = connection.execute(select(c.project, c.name, c.version).where(c.used == 1))
+        self._used: set[tuple[str, str, int | None]] = set(map(tuple, used))
         self._unfolded = connection.execute(select(func.count()).select_from(schema.new_points)).scalar_one()
         self._commits = 0
         self._heartbeat_at = now()
@@ -353,17 +376,55 @@ class SQLiteRun:
             "run": RUN,
             "pattern": _storable(rule.pattern),
             "summary": json.dumps(rule.summary),
-            "step_metric": None if rule.step_metric is None else _storable(rule.step_metric),
+            "step_metric": _storable_or_none(rule.step_metric),
             "goal": rule.goal,
         }
         self._statements.append(insert(schema.metric_rules).prefix_with("OR REPLACE").values(**columns))
 
     def log_artifact(self, artifact: LoggedArtifact) -> None:
-        """Keep an artifact for the next commit; content that is not in this store is copied here."""
-        blobs = BlobFolder(self._store)
-        for file in artifact.files:
-            if not blobs.path(file.sha256).exists():
-                blobs.add(Path(file.source))
+        """Keep an artifact for the next commit; contents and a version that are not here come into being.
+
+        Raises:
+            CorruptArtifactError: content is gone, or is not what was logged.
+            StoreError: the place where artifacts lie cannot be read or written.
+            UsageError: the name belongs to artifacts of another type here.
+        """
+        artifact = self._in_project(artifact)
+        if artifact.version is None:
+            self._claims.enter_context(contents_here(artifact, self._own))
+        elif not lies_here(artifact, self._catalog):
+            made = version_here(artifact, artifact.version, self._catalog, self.info.id)
+            artifact = replace(artifact, version=made.number)
+        self._keep(artifact, used=False)
+
+    def use_artifact(self, artifact: LoggedArtifact) -> None:
+        """Keep the first use of a version for the next commit; one that is not here comes into being.
+
+        Who uses what lies here notes that with the version; of what comes from elsewhere it is noted now.
+
+        Raises:
+            CorruptArtifactError: content is gone, or is not what was logged.
+            StoreError: the place where artifacts lie cannot be read or written.
+            UsageError: the name belongs to artifacts of another type here.
+        """
+        artifact = replace(self._in_project(artifact), aliases=())
+        if artifact.version is None or lies_here(artifact, self._catalog):
+            self._keep_use(artifact)
+        else:
+            used = version_here(artifact, artifact.version, self._catalog, None)
+            self._keep_use(replace(artifact, version=used.number))
+            self._catalog.note_use(used, self.info.id)
+
+    def _keep_use(self, artifact: LoggedArtifact) -> None:
+        version = (artifact.project, artifact.name, artifact.version)
+        if version not in self._used:  # a loop may use one in each round
+            self._used.add(version)
+            self._keep(artifact, used=True)
+
+    def _in_project(self, artifact: LoggedArtifact) -> LoggedArtifact:
+        return artifact if artifact.project else replace(artifact, project=self.info.project)
+
+    def _keep(self, artifact: LoggedArtifact, *, used: bool) -> None:
         number = self._artifacts = self._artifacts + 1
         self._statements.append(
             schema.artifacts.insert().values(
@@ -371,21 +432,19 @@ class SQLiteRun:
                 artifact=number,
                 name=artifact.name,
                 type=_storable(artifact.type),
-                description=None if artifact.description is None else _storable(artifact.description),
+                description=_storable_or_none(artifact.description),
                 metadata=json.dumps(artifact.metadata),
                 time=artifact.time,
+                project=_storable(artifact.project),
+                version=artifact.version,
+                digest=artifact.digest,
+                aliases=json.dumps(artifact.aliases),
+                used=used,
             )
         )
         for file in artifact.files:
-            self._statements.append(
-                schema.artifact_files.insert().values(
-                    run=RUN,
-                    artifact=number,
-                    path=_storable(file.path),
-                    sha256=file.sha256,
-                    size=file.size,
-                )
-            )
+            reference, checksum = map(_storable_or_none, (file.reference, file.checksum))
+            self._files.append((number, _storable(file.path), file.sha256, file.size, reference, checksum))
 
     def commit(self) -> None:
         """Write all that was kept in one transaction; after a failure, the next call tries again.
@@ -398,20 +457,22 @@ class SQLiteRun:
         beat = moment - self._heartbeat_at >= HEARTBEAT_SECONDS
         if not (self._rows or self._statements or beat):
             return
-        self._write_large_contents()
         points = self._points()
         burst = len(points) > _BURST * len(self._key_ids)
         if burst:
             self._fold()  # older points must not win over newer ones
             points.sort(key=itemgetter(0))
-        try:
-            self._write(points, burst=burst, beat=moment if beat else None)
-        except OverflowError:  # an integer beyond int64 is kept as the nearest double
-            points = [(key, step, time, _within_int64(value)) for key, step, time, value in points]
-            self._write(points, burst=burst, beat=moment if beat else None)
+        with self._large_contents():
+            try:
+                self._write(points, burst=burst, beat=moment if beat else None)
+            except OverflowError:  # an integer beyond int64 is kept as the nearest double
+                points = [(key, step, time, _within_int64(value)) for key, step, time, value in points]
+                self._write(points, burst=burst, beat=moment if beat else None)
+        self._claims.close()
         self._rows.clear()
         self._named_rows = 0
         self._statements.clear()
+        self._files.clear()
         self._contents.clear()
         self._new_keys.clear()
         self._commits += 1
@@ -430,15 +491,25 @@ class SQLiteRun:
                 self._insert(_APPEND, points)
             for statement in self._statements:
                 self._connection.execute(statement)
+            if self._files:
+                self._connection.exec_driver_sql(_ADD_FILE, self._files)
             self._write_contents()
             if beat is not None:
                 self._beat(beat)
 
-    def _write_large_contents(self) -> None:
-        blobs = BlobFolder(self._store)
-        for content in self._contents:
-            if content.size > _INLINE and not blobs.path(content.sha256).exists():
-                blobs.add_bytes(content.read())
+    @contextmanager
+    def _large_contents(self) -> Generator[None]:
+        """Write the contents that do not lie in the run's file; claimed until the block has named them."""
+        large = {content.sha256: content for content in self._contents if content.size > _INLINE}
+        if not large:
+            yield
+            return
+        blobs = Blobs(self._own)
+        with claimed(self._own, large):
+            for content in large.values():
+                if not blobs.has(content.sha256):
+                    blobs.add_bytes(content.read())
+            yield
 
     def _write_contents(self) -> None:
         rows = [(c.sha256, c.size, c.read() if c.size <= _INLINE else None) for c in self._contents]
@@ -548,6 +619,10 @@ class SQLiteRun:
     def after_fork_in_child(self) -> None:
         """Leave the connection alone: it is the parent's."""
         keep_for_ever(self)  # and with it what SQLAlchemy rolls back and closes when it is let go
+
+
+def _storable_or_none(text: str | None) -> str | None:
+    return None if text is None else _storable(text)
 
 
 def _storable(text: str) -> str:

@@ -14,7 +14,10 @@ can hold many runs; in a run's file it is 1.
 - `config`, `summary`: JSON by top-level key; `summary` holds what was set by hand.
 - `metric_rules`: what `define_metric` said.
 - `segments`: the processes that recorded the run; the last one's lease says whether it is live.
-- `artifacts`, `artifact_files`: what the run made; the content lies in the store's `blobs/`, by SHA-256.
+- `artifacts`, `artifact_files`: what the run made, and what it used (`used` is 1).  `version` is its number
+  in `project`, NULL for what has none; `aliases` are those given at the call, as a JSON list.  The contents
+  lie in the store's `blobs/`, those of versions where `TRACKLAYER_ARTIFACTS` says; a `reference` is a URI,
+  whose content is not kept.
 - `console`, `system_metrics`: output lines and machine measurements.
 """
 
@@ -37,10 +40,12 @@ from sqlalchemy import (
     UniqueConstraint,
     inspect,
     select,
+    text,
     update,
 )
 from sqlalchemy.types import UserDefinedType
 
+from tracklayer.artifacts.records import ArtifactFile, files_digest
 from tracklayer.errors import CorruptRunError, StoreTooNewError
 
 
@@ -195,6 +200,11 @@ artifacts: Final = Table(
     Column("description", Text),
     Column("metadata", Text, nullable=False),
     Column("time", Double, nullable=False),
+    Column("project", Text, nullable=False, server_default=""),
+    Column("version", Integer),
+    Column("digest", Text, nullable=False, server_default=""),
+    Column("aliases", Text, nullable=False, server_default="[]"),
+    Column("used", Integer, nullable=False, server_default=text("0")),
     PrimaryKeyConstraint("run", "artifact"),
     sqlite_with_rowid=False,
 )
@@ -207,6 +217,8 @@ artifact_files: Final = Table(
     Column("path", Text, nullable=False),
     Column("sha256", Text, nullable=False),
     Column("size", Integer, nullable=False),
+    Column("reference", Text),
+    Column("checksum", Text),
     PrimaryKeyConstraint("run", "artifact", "path"),
     sqlite_with_rowid=False,
 )
@@ -243,8 +255,35 @@ JOIN keys ON keys.run = p.run AND keys.key_id = p.key_id
 JOIN runs ON runs.run = p.run
 """
 
+_VERSION_COLUMNS: Final = (
+    ("artifacts", "project TEXT NOT NULL DEFAULT ''"),
+    ("artifacts", "version INTEGER"),
+    ("artifacts", "digest TEXT NOT NULL DEFAULT ''"),
+    ("artifacts", "aliases TEXT NOT NULL DEFAULT '[]'"),
+    ("artifacts", "used INTEGER NOT NULL DEFAULT 0"),
+    ("artifact_files", "reference TEXT"),
+    ("artifact_files", "checksum TEXT"),
+)
+
+
+def _add_versions(connection: Connection) -> None:
+    """Add what tells of an artifact's version; what was recorded before has none."""
+    for table, column in _VERSION_COLUMNS:
+        connection.exec_driver_sql(f"ALTER TABLE {table} ADD COLUMN {column}")
+    files: dict[int, list[ArtifactFile]] = {
+        number: [] for number in connection.exec_driver_sql("SELECT artifact FROM artifacts").scalars()
+    }
+    rows = connection.exec_driver_sql("SELECT artifact, path, sha256 FROM artifact_files")
+    for number, path, sha256 in rows:
+        files[number].append(ArtifactFile(path, sha256, 0, ""))
+    for number, its_files in files.items():
+        connection.exec_driver_sql(
+            "UPDATE artifacts SET digest = ? WHERE artifact = ?", (files_digest(its_files), number)
+        )
+
+
 Migration = Callable[[Connection], None]
-MIGRATIONS: Final[list[Migration]] = [contents.create]  # 2: media
+MIGRATIONS: Final[list[Migration]] = [contents.create, _add_versions]  # 2: media; 3: versions of artifacts
 """The step at index i turns version i + 1 into i + 2.  Files of older versions are migrated when a run is
 continued, and in a copy in memory when it is read."""
 

@@ -7,18 +7,26 @@ import shutil
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, final
+from typing import TYPE_CHECKING, Any, final
 
+from tracklayer.artifacts.artifact import artifact_of
+from tracklayer.artifacts.catalog import Catalog
+from tracklayer.artifacts.locations import locate
 from tracklayer.errors import RunNotFoundError, StoreError
 from tracklayer.protocol import RunInfo
 from tracklayer.reading import RunReader, UnreadableRun, pick_run
+from tracklayer.settings import artifacts_url
 from tracklayer_sqlite.reader import SQLiteRunReader, connected
 from tracklayer_sqlite.recording import run_path
+
+if TYPE_CHECKING:
+    from tracklayer.artifacts.artifact import Artifact
+    from tracklayer.artifacts.catalog import Version
 
 
 @final
 class SQLiteStore:
-    """A store: its runs lie in `runs/`, artifacts' content in `blobs/`.
+    """A store: its runs lie in `runs/`; its artifacts beside them, or where `TRACKLAYER_ARTIFACTS` says.
 
     Raises:
         StoreError: the path is no folder.
@@ -68,6 +76,42 @@ class SQLiteStore:
         """Return the run with exactly this id, if it is there."""
         path = run_path(self.path, run_id)
         return SQLiteRunReader(path, self.path) if path.exists() else None
+
+    def artifact(self, ref: str, project: str | None = None) -> Artifact:
+        """Return a version of an artifact: `"name"`, `"name:latest"`, `"name:v3"` or `"name:best"`.
+
+        Args:
+            ref: may begin with the project, as in `"project/name:best"`.
+            project: needed only where several projects have an artifact of that name.
+
+        Raises:
+            ArtifactNotFoundError: there is none; the message lists those there are.
+            AmbiguousArtifactError: several projects have one.
+            StoreError: the place where artifacts lie cannot be read.
+        """
+        catalog = self._catalog()
+        return self._artifact(catalog.find(ref, project), catalog)
+
+    def artifacts(
+        self,
+        project: str | None = None,
+        name: str | None = None,
+        type: str | None = None,  # noqa: A002 - W&B's name for it
+    ) -> list[Artifact]:
+        """Return every version of every artifact, by project, name and number."""
+        catalog = self._catalog()
+        return [
+            self._artifact(version, catalog)
+            for collection in catalog.collections(project)
+            if name in {None, collection.name} and type in {None, collection.type}
+            for version in catalog.versions(collection.project, collection.name)
+        ]
+
+    def _catalog(self) -> Catalog:
+        return Catalog(locate(artifacts_url(), self.path))
+
+    def _artifact(self, version: Version, catalog: Catalog) -> Artifact:
+        return artifact_of(version, catalog, self.find)
 
     def unreadable(self) -> list[UnreadableRun]:
         """Return the runs that cannot be read."""

@@ -26,9 +26,10 @@ What TensorBoard makes of what is logged:
 - HTML, figures of plotly and 3D objects are not taken.
 - Keys are tags, whatever they contain.  A tag holds what one of TensorBoard's plugins shows, so that a
   key whose values become another one's continues as `<key> (<kind>)`.
-- What is not a row stands in texts under `tracklayer/`: `run`, `config`, `summary`, `status` and
-  `artifacts/<name>`; the prefix keeps a metric called `config` apart from them.  Numbers of the
-  explicit summary are also scalars, `tracklayer/summary/<name>`, and so in the HParams table.
+- What is not a row stands in texts under `tracklayer/`: `run`, `config`, `summary`, `status`,
+  `artifacts/<name>` and `used_artifacts/<name>`; the prefix keeps a metric called `config` apart from
+  them.  Numbers of the explicit summary are also scalars, `tracklayer/summary/<name>`, and so in the
+  HParams table.
 - The config as it is when the first rows are committed is the run's hyperparameters.  TensorBoard
   holds on to the first that it reads: what changes later, or in a resumed run, is in the text only.
 - Metric rules are not taken.

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
     from pathlib import Path
 
-    from tracklayer.artifacts.records import LoggedArtifact
+    from tracklayer.artifacts.records import ArtifactFile, LoggedArtifact
     from tracklayer.protocol import Resume, RunInfo, Status
     from tracklayer.values import Value
     from tracklayer_tensorboard.encoding import Point, Shown
@@ -45,6 +45,7 @@ _SUMMARY: Final = OWN_PREFIX + "summary"
 _STATUS: Final = OWN_PREFIX + "status"
 _RUN: Final = OWN_PREFIX + "run"
 _ARTIFACTS: Final = OWN_PREFIX + "artifacts/"
+_USED_ARTIFACTS: Final = OWN_PREFIX + "used_artifacts/"
 
 
 def run_folder(store: Path, info: RunInfo) -> Path:
@@ -173,22 +174,32 @@ class TensorBoardRun:
                 self._note(encoding.scalar(f"{_SUMMARY}/{name}", value))
 
     def log_artifact(self, artifact: LoggedArtifact) -> None:
-        """Record what an artifact is and which files it has; their content stays in the store.
+        """Record what an artifact is and which files it has; their content stays where it lies.
 
         Raises:
             RunFinishedError: the run was finished.
         """
-        self._check_open()
-        files = [{"path": f.path, "size": f.size, "sha256": f.sha256} for f in artifact.files]
         description = {
-            "name": artifact.name,
-            "type": artifact.type,
+            **_identity(artifact),
+            "aliases": artifact.aliases,
             "description": artifact.description,
             "metadata": artifact.metadata,
-            "files": files,
+            "files": [_file(file) for file in artifact.files],
         }
-        note = encoding.json_text(_ARTIFACTS + artifact.name, description)
-        self._log.append(encoding.row([note], self._step, artifact.time or self._time))
+        self._note_artifact(_ARTIFACTS + artifact.name, description, artifact.time)
+
+    def use_artifact(self, artifact: LoggedArtifact) -> None:
+        """Record which version of an artifact the run used.
+
+        Raises:
+            RunFinishedError: the run was finished.
+        """
+        self._note_artifact(_USED_ARTIFACTS + artifact.name, _identity(artifact), artifact.time)
+
+    def _note_artifact(self, tag: str, description: Mapping[str, Any], time: float) -> None:
+        self._check_open()
+        note = encoding.json_text(tag, description)
+        self._log.append(encoding.row([note], self._step, time or self._time))
 
     def commit(self) -> None:
         """Hand what came so far to the operating system.
@@ -288,3 +299,22 @@ def _description(info: RunInfo) -> dict[str, Any]:
     """Return what the run is, for people; how it ended is told by the status."""
     fields = ("id", "name", "project", "entity", "group", "job_type", "tags", "notes", "created_at")
     return {field: getattr(info, field) for field in fields}
+
+
+def _identity(artifact: LoggedArtifact) -> dict[str, Any]:
+    """Return what tells a version of an artifact apart; one without a number has its digest alone."""
+    return {
+        "name": artifact.name,
+        "type": artifact.type,
+        "project": artifact.project,
+        "version": None if artifact.version is None else f"v{artifact.version}",
+        "digest": artifact.digest,
+    }
+
+
+def _file(file: ArtifactFile) -> dict[str, Any]:
+    """Return what a file is; of a reference, also where its content lies, which is not ours."""
+    about: dict[str, Any] = {"path": file.path, "size": file.size, "sha256": file.sha256}
+    if file.reference is not None:
+        about |= {"reference": file.reference, "checksum": file.checksum}
+    return about

@@ -35,10 +35,12 @@ def _open(info: RunInfo, resume: Resume | None, settings: Settings) -> WandbRun:
     return open_run(info, resume, settings)
 
 
-def _received(info: RunInfo, artifacts: Sequence[LoggedArtifact]) -> Received | None:
+def _received(
+    info: RunInfo, made: Sequence[LoggedArtifact], used: Sequence[LoggedArtifact]
+) -> Received | None:
     from tracklayer_wandb.reading_back import received  # imports wandb
 
-    return received(info, artifacts)
+    return received(info, made, used)
 
 
 def _server() -> str:

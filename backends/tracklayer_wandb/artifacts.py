@@ -1,19 +1,45 @@
-"""Artifacts as W&B has them, told apart by the digest that the client computes of their content."""
+"""Artifacts as W&B has them: versions of collections, told apart by W&B's digest of their content.
+
+W&B counts versions by itself, so that a version may have another number there than here.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+import base64
+import hashlib
+from collections.abc import Generator, Mapping, Sequence
+from contextlib import contextmanager
+from functools import cache, cached_property, lru_cache
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, Any, BinaryIO, Final, final
 
 import wandb
 from wandb.errors import CommError
+from wandb.sdk.artifacts.artifact_manifest_entry import ArtifactManifestEntry
+from wandb.sdk.lib.paths import LogicalPath
+
+from tracklayer.errors import CorruptArtifactError, UnsupportedValueError
 
 if TYPE_CHECKING:
-    from tracklayer.artifacts.records import LoggedArtifact
+    from tracklayer.artifacts.records import ArtifactFile, LoggedArtifact
+
+API_SECONDS: Final = 20  # for each answer of the server
+_CHUNK: Final = 1 << 20
+_KNOWN_FILES: Final = 100_000  # whose MD5 is kept: a push needs it several times
 
 
 def as_wandb(artifact: LoggedArtifact) -> wandb.Artifact:
-    """Return the W&B artifact with these files; they are not copied, since their content stays."""
+    """Return the W&B artifact with these files.
+
+    Files of this machine are not copied, since they stay; others are fetched, and the client removes its
+    copies when they are uploaded.  A reference becomes what the client's `add_reference` would make of it,
+    without a look at what it refers to.
+
+    Raises:
+        CorruptArtifactError: the content of a file is gone, or is not what was stored.
+        ValueError: W&B does not take the name or the type.
+    """
     made = wandb.Artifact(
         artifact.name,
         type=artifact.type,
@@ -21,32 +47,241 @@ def as_wandb(artifact: LoggedArtifact) -> wandb.Artifact:
         metadata=dict(artifact.metadata),
     )
     for file in artifact.files:
-        made.add_file(file.source, name=file.path, policy="immutable", skip_cache=True)
+        if file.reference is None and _is_url(file.source):
+            with TemporaryDirectory(prefix="tracklayer-wandb-") as folder:
+                copy = Path(folder) / "file"
+                _fetch(file, copy)
+                made.add_file(str(copy), name=file.path, skip_cache=True, policy="mutable")
+        else:
+            made.manifest.add_entry(_entry(file))
     return made
 
 
-def missing_artifacts(
-    api: wandb.Api, run: Any, artifacts: Sequence[LoggedArtifact]
-) -> tuple[LoggedArtifact, ...]:
-    """Return the artifacts that the server does not have, committed, with the same content.
+def digest_of(artifact: LoggedArtifact) -> str:
+    """Return W&B's digest of an artifact's content.
 
-    W&B makes no new version of content that is there, whoever logged it: so the project is asked,
-    too.
+    Raises:
+        CorruptArtifactError: the content of a file is gone, or is not what was stored.
+        ValueError: W&B does not take the name or the type.
     """
+    manifest = wandb.Artifact(artifact.name, type=artifact.type).manifest
+    for file in artifact.files:
+        manifest.add_entry(_entry(file))
+    return manifest.digest()
+
+
+@final
+class Collections:
+    """The committed versions of the artifacts of an entity, each collection asked for once."""
+
+    def __init__(self, api: wandb.Api, entity: str) -> None:
+        self._api = api
+        self._entity = entity
+        self._versions = cache(self._asked)
+
+    def find(self, artifact: LoggedArtifact, project: str) -> wandb.Artifact | None:
+        """Return the version with the same content; `project` is that of an artifact which names none.
+
+        Raises:
+            CorruptArtifactError, ValueError: as `digest_of`.
+        """
+        place = f"{self._entity}/{artifact.project or project}/{artifact.name}"
+        return self._versions(artifact.type, place).get(digest_of(artifact))
+
+    def _asked(self, kind: str, place: str) -> Mapping[str, wandb.Artifact]:
+        try:
+            versions = list(self._api.artifacts(kind, place))
+        except (CommError, ValueError):
+            return {}  # there is no such collection
+        return {version.digest: version for version in versions if version.state == "COMMITTED"}
+
+
+def missing_artifacts(
+    collections: Collections, artifacts: Sequence[LoggedArtifact], project: str
+) -> tuple[LoggedArtifact, ...]:
+    """Return the artifacts that the project does not have, committed, with the same content and the aliases.
+
+    Whose outputs they are is not asked for: of runs that log the same content, W&B may show the first alone
+    (wandb issue 5359).
+    """
+
+    def is_missing(artifact: LoggedArtifact) -> bool:
+        found = _found(collections, artifact, project)
+        return found is None or bool(_lacking_aliases(found, artifact))
+
+    return tuple(artifact for artifact in artifacts if is_missing(artifact))
+
+
+def missing_uses(
+    collections: Collections, run: Any, artifacts: Sequence[LoggedArtifact]
+) -> tuple[LoggedArtifact, ...]:
+    """Return the artifacts that a run of the public API does not show as used."""
     if not artifacts:
         return ()
-    own = {made.digest for made in run.logged_artifacts() if made.state == "COMMITTED"}
-    place = f"{run.entity}/{run.project}"
-    return tuple(
-        artifact
-        for artifact in artifacts
-        if (digest := as_wandb(artifact).digest) not in own
-        and digest not in _digests(api, f"{place}/{artifact.name}", artifact.type)
+    used = {version.id for version in run.used_artifacts()}
+
+    def is_missing(artifact: LoggedArtifact) -> bool:
+        found = _found(collections, artifact, run.project)
+        return found is None or found.id not in used
+
+    return tuple(artifact for artifact in artifacts if is_missing(artifact))
+
+
+@final
+class ArtifactSender:
+    """What a run makes and uses, handed to the client.
+
+    A replay looks first what the server has, so that nothing is sent twice, and that an older version does
+    not become `latest`, as it would if the client logged it again.
+    """
+
+    def __init__(self, run: Any, *, replaying: bool) -> None:
+        self._run = run
+        self._replaying = replaying
+
+    def log(self, artifact: LoggedArtifact) -> None:
+        """Log an artifact as what the run made; its content is uploaded in the background.
+
+        Raises:
+            UnsupportedValueError: the client or the server does not take it.
+            CorruptArtifactError: the content of a file is gone, or is not what was stored.
+        """
+        with _refused_by_name(artifact):
+            found = self._collections.find(artifact, self._run.project) if self._replaying else None
+            if found is None:
+                self._run.log_artifact(as_wandb(artifact), aliases=list(artifact.aliases))
+            elif found.id not in self._made:
+                self._recorded.log_artifact(found, aliases=artifact.aliases)
+            elif lacking := _lacking_aliases(found, artifact):
+                self._recorded.log_artifact(found, aliases=lacking)
+
+    def use(self, artifact: LoggedArtifact) -> None:
+        """Show an artifact as what the run used; if its project does not have it, it gets it as an input.
+
+        Raises:
+            UnsupportedValueError: the server does not have it, and it belongs to another project; or the
+                client or the server does not take it.
+            CorruptArtifactError: the content of a file is gone, or is not what was stored.
+        """
+        project = self._run.project
+        with _refused_by_name(artifact):
+            collections = self._collections if self._replaying else Collections(self._api, self._run.entity)
+            found = collections.find(artifact, project)
+            if found is not None:
+                if not self._replaying or found.id not in self._used:
+                    self._recorded.use_artifact(found)
+            elif artifact.project in {"", project}:
+                # as the client's `use_artifact` does, which would wait for the upload
+                self._run._log_artifact(  # noqa: SLF001
+                    as_wandb(artifact),
+                    aliases=list(artifact.aliases),
+                    is_user_created=True,
+                    use_after_commit=True,
+                )
+            else:
+                msg = f"project {artifact.project!r} does not have it; push a run that made it first"
+                raise ValueError(msg)
+
+    @cached_property
+    def _api(self) -> wandb.Api:
+        return wandb.Api(timeout=API_SECONDS)
+
+    @cached_property
+    def _collections(self) -> Collections:
+        return Collections(self._api, self._run.entity)
+
+    @cached_property
+    def _recorded(self) -> Any:
+        """The run as the public API has it."""
+        return self._api.run(f"{self._run.entity}/{self._run.project}/{self._run.id}")
+
+    @cached_property
+    def _made(self) -> set[str | None]:
+        return {version.id for version in self._recorded.logged_artifacts()}
+
+    @cached_property
+    def _used(self) -> set[str | None]:
+        return {version.id for version in self._recorded.used_artifacts()}
+
+
+@contextmanager
+def _refused_by_name(artifact: LoggedArtifact) -> Generator[None]:
+    """Turn what the client raises on an artifact that it does not take into `UnsupportedValueError`."""
+    try:
+        yield
+    except (wandb.Error, TypeError, ValueError) as error:
+        msg = f"the artifact {artifact.label!r}: {error}"
+        raise UnsupportedValueError(msg) from error
+
+
+def _lacking_aliases(found: wandb.Artifact, artifact: LoggedArtifact) -> set[str]:
+    """Return the aliases that a version does not have; `latest` is W&B's own to move."""
+    return {*artifact.aliases} - {*found.aliases, "latest"}
+
+
+def _found(collections: Collections, artifact: LoggedArtifact, project: str) -> wandb.Artifact | None:
+    try:
+        return collections.find(artifact, project)
+    except (CorruptArtifactError, ValueError):
+        return None  # logging it says why it cannot be there
+
+
+def _entry(file: ArtifactFile) -> ArtifactManifestEntry:
+    if file.reference is not None:
+        return ArtifactManifestEntry(
+            path=LogicalPath(file.path),
+            # what a server said, such as an ETag, comes first: by that the client tells whether it changed
+            digest=file.checksum or file.sha256 or file.reference,
+            ref=file.reference,
+            size=file.size or None,
+        )
+    local = None if _is_url(file.source) else file.source
+    return ArtifactManifestEntry(
+        path=LogicalPath(file.path),
+        digest=_md5(file.source, file.sha256),
+        size=file.size,
+        local_path=local,
+        skip_cache=True,
     )
 
 
-def _digests(api: wandb.Api, name: str, kind: str) -> set[str]:
+@lru_cache(_KNOWN_FILES)
+def _md5(source: str, sha256: str) -> str:
+    """Return the MD5 of a content, in base64 as W&B writes it, when its SHA-256 is what it should be."""
+    with _opened(source) as file:
+        return _hashed(file, source, sha256, None)
+
+
+def _fetch(file: ArtifactFile, target: Path) -> None:
+    with _opened(file.source) as content, target.open("xb") as copy:
+        _hashed(content, file.source, file.sha256, copy)
+
+
+def _hashed(content: BinaryIO, source: str, sha256: str, copy: BinaryIO | None) -> str:
+    md5, found = hashlib.md5(usedforsecurity=False), hashlib.sha256()
+    while chunk := content.read(_CHUNK):
+        md5.update(chunk)
+        found.update(chunk)
+        if copy is not None:
+            copy.write(chunk)
+    if found.hexdigest() != sha256:
+        msg = f"{source} is not what was stored there"
+        raise CorruptArtifactError(msg)
+    return base64.b64encode(md5.digest()).decode()
+
+
+def _opened(source: str) -> BinaryIO:
     try:
-        return {made.digest for made in api.artifacts(kind, name) if made.state == "COMMITTED"}
-    except (CommError, ValueError):
-        return set()  # there is no such collection
+        if not _is_url(source):
+            return Path(source).open("rb")
+        from tracklayer.artifacts.remote import remote_location  # imports fsspec
+
+        folder, _, name = source.rpartition("/")
+        return remote_location(folder).open(name)
+    except FileNotFoundError as error:
+        msg = f"{source} is gone"
+        raise CorruptArtifactError(msg) from error
+
+
+def _is_url(source: str) -> bool:
+    return "://" in source

@@ -9,8 +9,10 @@ import atexit
 import threading
 from collections.abc import Callable, Generator
 from contextlib import contextmanager, suppress
+from pathlib import Path
 from typing import Any, Final
 
+import psutil
 import wandb
 from wandb.sdk import wandb_setup
 from wandb.sdk.mailbox import HandleAbandonedError, MailboxClosedError
@@ -55,10 +57,28 @@ def end_client_in_time() -> None:
     atexit.register(_end_client)
 
 
+def wait_for_orphan(run_id: str) -> None:
+    """Wait for a client whose own process was killed while it sent this run: it goes on for some seconds."""
+    orphans = [one for one in psutil.process_iter(["name", "cmdline", "status"]) if _is_orphan(one, run_id)]
+    psutil.wait_procs(orphans, timeout=_END_SECONDS)
+
+
 def kill_client() -> None:
     """Kill the client's process, which serves all runs of this one."""
     _killer()()
     _tear_down()
+
+
+def _is_orphan(process: psutil.Process, run_id: str) -> bool:
+    found = process.info
+    words: list[str] = found["cmdline"] or []  # None where it is another user's
+    if "wandb-core" not in (found["name"] or "") or "--pid" not in words or "--detached" in words:
+        return False
+    if psutil.pid_exists(int(words[words.index("--pid") + 1])) or found["status"] == psutil.STATUS_STOPPED:
+        return False
+    with suppress(psutil.Error):
+        return any(Path(file.path).name == f"run-{run_id}.wandb" for file in process.open_files())
+    return False
 
 
 def _end_client() -> None:

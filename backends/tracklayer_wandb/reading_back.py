@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from time import monotonic, sleep
 from typing import TYPE_CHECKING, Any, Final
 
@@ -10,8 +11,8 @@ from wandb.errors import CommError
 
 from tracklayer.errors import BackendUnavailableError
 from tracklayer.protocol import Received, RunInfo, State
-from tracklayer_wandb.artifacts import missing_artifacts
-from tracklayer_wandb.client import end_client_in_time
+from tracklayer_wandb.artifacts import API_SECONDS, Collections, missing_artifacts, missing_uses
+from tracklayer_wandb.client import end_client_in_time, wait_for_orphan
 from tracklayer_wandb.login import api_url, check_login
 from tracklayer_wandb.media import charts_by_table
 
@@ -22,7 +23,6 @@ if TYPE_CHECKING:
 
 TRUE_STEP: Final = "tracklayer/step"
 """The key that holds a late row's own step."""
-_API_SECONDS: Final = 20
 _PAGE_STEPS: Final = 10_000
 _MAX_PAGES: Final = 1_000
 _OURS: Final[frozenset[str]] = frozenset({"_step", "_timestamp", "_runtime", "_wandb", TRUE_STEP})
@@ -35,17 +35,27 @@ _STATES: Final[dict[str, State]] = {
 }
 
 
-def received(info: RunInfo, artifacts: Sequence[LoggedArtifact]) -> Received | None:
-    """Ask the server what it has of a run and of its artifacts; None if it has no such run.
+def received(
+    info: RunInfo, made: Sequence[LoggedArtifact], used: Sequence[LoggedArtifact]
+) -> Received | None:
+    """Ask the server what it has of a run, and of what it made and used; None if it has no such run.
 
     Raises:
         BackendUnavailableError: no login, no answer, or an answer that says no.
     """
     check_login()
+    wait_for_orphan(info.id)
     try:
-        api = wandb.Api(timeout=_API_SECONDS)
+        api = wandb.Api(timeout=API_SECONDS)
         run = _find(info, api)
-        return None if run is None else _received(run, missing_artifacts(api, run, artifacts))
+        if run is None:
+            return None
+        collections = Collections(api, run.entity)
+        return replace(
+            _received(run),
+            missing_artifacts=missing_artifacts(collections, made, run.project),
+            missing_uses=missing_uses(collections, run, used),
+        )
     except Exception as error:  # some of the client's errors are of no class of its own
         msg = f"cannot ask {api_url()}: {str(error).strip() or type(error).__name__}"
         raise BackendUnavailableError(msg) from error
@@ -80,7 +90,8 @@ def _find(info: RunInfo, api: Any) -> Any:
         raise
 
 
-def _received(run: Any, missing: tuple[LoggedArtifact, ...]) -> Received:
+def _received(run: Any) -> Received:
+    """Return what the server has of a run, but for artifacts."""
     keys: dict[int, frozenset[str]] = {}
     interned: dict[frozenset[str], frozenset[str]] = {}
     last, count = -1, 0
@@ -101,7 +112,7 @@ def _received(run: Any, missing: tuple[LoggedArtifact, ...]) -> Received:
         last_step=last,
         line_count=count,
         keys=keys,
-        missing_artifacts=missing,
+        missing_artifacts=(),
         url=run.url,
         config=run.config,
         summary=run.summary_metrics,

@@ -28,7 +28,7 @@ from tracklayer.media.base import Media
 from tracklayer.protocol import MetricRule, Resume, RunInfo, Status
 from tracklayer.summaries import MetricSummaries
 from tracklayer.values import Histogram, Text, Value
-from tracklayer_wandb.artifacts import as_wandb
+from tracklayer_wandb.artifacts import ArtifactSender
 from tracklayer_wandb.client import (
     bounded_retries,
     end_client_in_time,
@@ -113,6 +113,7 @@ class WandbRun:
         self.info = info
         self._run = run
         self._replaying = settings.replaying
+        self._artifacts = ArtifactSender(run, replaying=settings.replaying)
         self._confirm_seconds = _confirm_seconds(settings)
         self._first_step: int = run.starting_step
         self._step = self._first_step - 1  # the highest that the server has or is sent
@@ -198,10 +199,14 @@ class WandbRun:
             )
 
     def log_artifact(self, artifact: LoggedArtifact) -> None:
-        """Log the files as a W&B artifact."""
-        sent = as_wandb(artifact)
+        """Log an artifact with its aliases; see `ArtifactSender.log`."""
         with lost_when_client_dies():
-            self._run.log_artifact(sent)
+            self._artifacts.log(artifact)
+
+    def use_artifact(self, artifact: LoggedArtifact) -> None:
+        """Show an artifact as an input of the run; see `ArtifactSender.use`."""
+        with lost_when_client_dies():
+            self._artifacts.use(artifact)
 
     def commit(self) -> None:
         """Leave it to the client, which sends when it sees fit."""

@@ -31,8 +31,8 @@ class JsonLinesRun:
         self._write("summary", values=dict(summary))
 
     def log_artifact(self, artifact):
-        files = {file.path: Path(file.source).read_bytes().hex() for file in artifact.files}
-        self._write("artifact", name=artifact.name, type=artifact.type, files=files)
+        files = {f.path: f.reference or Path(f.source).read_bytes().hex() for f in artifact.files}
+        self._write("artifact", name=artifact.name, aliases=artifact.aliases, files=files)
 
     def commit(self):
         self._file.flush()

@@ -95,6 +95,17 @@ def run_node(run: ServedRun) -> Json:
     }
 
 
+def run_info(run: ServedRun) -> Json:
+    """Return what tells a run apart."""
+    project = {
+        "id": "project-1",
+        "internalId": "1",
+        "name": run.project,
+        "entity": {"name": run.entity},
+    }
+    return {"__typename": "Run", "id": run.storage_id, "name": run.id, "project": project}
+
+
 def artifact_node(artifact: ServedArtifact) -> Json:
     """Return a version of an artifact."""
     project = {
@@ -105,6 +116,7 @@ def artifact_node(artifact: ServedArtifact) -> Json:
     }
     collection = {"__typename": "ArtifactSequence", "name": artifact.name, "project": project}
     alias = {"__typename": "ArtifactAlias", "artifactCollection": collection}
+    contents: dict[str, Json] = artifact.manifest.get("contents", {})
     return {
         "__typename": "Artifact",
         "id": artifact.id,
@@ -117,8 +129,8 @@ def artifact_node(artifact: ServedArtifact) -> Json:
         "digest": artifact.digest,
         "digestAlgorithm": "MANIFEST_MD5",
         "commitHash": artifact.digest,
-        "fileCount": len(artifact.files),
-        "size": sum(map(len, artifact.files.values())),
+        "fileCount": len(contents),
+        "size": sum(entry.get("size", 0) for entry in contents.values()),
         "createdAt": artifact.created_at,
         "updatedAt": None,
         "ttlDurationSeconds": -2,
@@ -133,6 +145,8 @@ def artifact_page(artifacts: Sequence[ServedArtifact], v: Variables) -> Json:
     """Return one page of artifacts."""
     nodes = [artifact_node(artifact) for artifact in artifacts]
     shown = page(nodes, v.get("cursor"), v.get("perPage"))
+    for edge in shown["edges"]:
+        edge["version"] = f"v{edge['node']['versionIndex']}"
     return {"artifacts": {**shown, "totalCount": len(artifacts)}}
 
 

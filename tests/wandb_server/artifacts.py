@@ -8,8 +8,8 @@ import json
 from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, final
 
-from wandb_server.answers import artifact_node, page
-from wandb_server.records import Json, ServedArtifact, ServedRun, Variables, timestamp
+from wandb_server.answers import artifact_node, artifact_page, page, run_info
+from wandb_server.records import Json, RefusedError, ServedArtifact, ServedRun, Variables, timestamp
 
 if TYPE_CHECKING:
     FileURL = Callable[..., str]
@@ -30,7 +30,7 @@ class Artifacts:
         self._file_url = file_url
         self._ids_of_clients: dict[str, str] = {}
         self.operations: Mapping[str, Callable[[Variables], Json]] = {
-            "ArtifactType": lambda _: {"project": {"artifact": None}},
+            "ArtifactType": self._type,
             "CreateArtifact": self._create,
             "CreateArtifactManifest": self._create_manifest,
             "CreateArtifactFiles": self._create_files,
@@ -41,6 +41,9 @@ class Artifacts:
             },
             "ArtifactByID": lambda v: {"artifact": artifact_node(self.by_id[v["id"]])},
             "ArtifactMembershipByName": self._by_name,
+            "ProjectArtifacts": self._list,
+            "ArtifactCreatedBy": self._created_by,
+            "ArtifactUsedBy": self._used_by,
             "FetchArtifactManifest": self._fetch_manifest,
             "GetArtifactMembershipFileUrls": self._file_urls,
         }
@@ -60,10 +63,12 @@ class Artifacts:
         return [found[version] for version in sorted(found)]
 
     def _create(self, v: Variables) -> Json:
+        """Begin a version, or find the one that has the same content: W&B makes no second one."""
         given: Variables = v.get("input") or v
         entity, project, kind = (str(given[key]) for key in ("entityName", "projectName", "artifactTypeName"))
         name = str(given.get("artifactCollectionName") or given["artifactCollectionNames"][0])
-        aliases = [str(item["alias"]) for item in given.get("aliases") or []]
+        requested: list[Json] = given.get("aliases") or []
+        aliases = [str(item["alias"]) for item in requested]
         versions = self._versions(entity, project, name)
         artifact = next((one for one in versions if one.digest == given["digest"]), None)
         if artifact is None:
@@ -92,7 +97,11 @@ class Artifacts:
         return {"createArtifact": {"artifact": node}}
 
     def _publish(self, artifact: ServedArtifact, aliases: Iterable[str], run_id: str | None) -> None:
-        """Credit the run, and move aliases: each points at one version of a collection."""
+        """Credit the run, and move aliases: each points at one version of a collection.
+
+        A run that logs what another made has it among its outputs, as the client's `Run.log_artifact` says;
+        `created_by` stays.
+        """
         for alias in aliases:
             for other in self._versions(artifact.entity, artifact.project, artifact.name):
                 other.aliases = [name for name in other.aliases if name != alias]
@@ -141,18 +150,48 @@ class Artifacts:
         artifact.used_by = [*dict.fromkeys([*artifact.used_by, str(given["runName"])])]
         return {"useArtifact": {"artifact": artifact_node(artifact)}}
 
-    def _by_name(self, v: Variables) -> Json:
+    def _named(self, v: Variables) -> ServedArtifact | None:
+        """Return the version that a query names, as in `model:v3` or `model:best`."""
         name, _, version = str(v["name"]).partition(":")
-        member = None
-        for artifact in self._versions(v["entity"], v["project"], name):
-            if version in (f"v{artifact.version}", *artifact.aliases):
-                node = artifact_node(artifact)
-                member = {
-                    **{key: node[key] for key in ("id", "versionIndex", "createdAt", "aliases")},
-                    "artifact": node,
-                    "artifactCollection": node["artifactSequence"],
-                }
+        versions = self._versions(v["entity"], v["project"], name)
+        return next((one for one in versions if version in (f"v{one.version}", *one.aliases)), None)
+
+    def _by_name(self, v: Variables) -> Json:
+        artifact, member = self._named(v), None
+        if artifact is not None:
+            node = artifact_node(artifact)
+            member = {
+                **{key: node[key] for key in ("id", "versionIndex", "createdAt", "aliases")},
+                "artifact": node,
+                "artifactCollection": node["artifactSequence"],
+            }
         return {"project": {"artifactCollectionMembership": member}}
+
+    def _type(self, v: Variables) -> Json:
+        artifact = self._named(v)
+        node = None if artifact is None else {"artifactType": {"name": artifact.type}}
+        return {"project": {"artifact": node}}
+
+    def _list(self, v: Variables) -> Json:
+        """Return the versions of a collection, the newest first; null where there is no such one."""
+        if json.loads(v.get("filters") or "{}") != {"state": "COMMITTED"}:
+            raise RefusedError(400, f"the test server does not understand the filters {v['filters']}")
+        versions = self._versions(v["entity"], v["project"], v["collection"])[::-1]
+        collection = None
+        if versions and versions[0].type == v["type"]:
+            collection = {"__typename": "ArtifactSequence", **artifact_page(versions, v)}
+        return {"project": {"artifactType": {"artifactCollection": collection}}}
+
+    def _created_by(self, v: Variables) -> Json:
+        """Return the run that made a version; what a run put in as its input was made by a user."""
+        artifact = self.by_id[v["id"]]
+        run = self._runs.get((artifact.entity, artifact.project, str(artifact.created_by)))
+        return {"artifact": {"createdBy": {"__typename": "User"} if run is None else run_info(run)}}
+
+    def _used_by(self, v: Variables) -> Json:
+        artifact = self.by_id[v["id"]]
+        runs = [run for run in self._runs.values() if run.id in artifact.used_by]
+        return {"artifact": {"usedBy": {"edges": [{"node": run_info(run)} for run in runs]}}}
 
     def _fetch_manifest(self, v: Variables) -> Json:
         file = {"directUrl": self._file_url("manifest", v["id"])}

@@ -50,7 +50,8 @@ class Request:
     @property
     def has_history(self) -> bool:
         """Whether it brings rows."""
-        return self.is_stream and "wandb-history.jsonl" in (self.body or {}).get("files", {})
+        body: dict[str, Json] = (self.is_stream and self.body) or {}
+        return "wandb-history.jsonl" in body.get("files", {})
 
 
 @final

@@ -1,16 +1,20 @@
 """Where artifacts lie: a folder, or whatever an fsspec URL names.
 
-Names in a location are relative paths with `/`.  Each file appears whole or not at all.
+Names in a location are relative paths with `/`.  Each file appears whole or not at all, and none whose name
+is to be created or replaced is empty.
 """
 
 from __future__ import annotations
 
 import os
 import secrets
-from collections.abc import Generator
+import stat
+import sys
+from collections.abc import Generator, Iterable
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO, Protocol, final
+from urllib.parse import urlsplit
 
 from tracklayer.errors import StoreError
 
@@ -71,12 +75,20 @@ class Location(Protocol):
         """
         ...
 
+    def settle(self, folders: Iterable[str]) -> None:
+        """Wait until what was moved into folders would outlast a power cut; its content was synced before."""
+        ...
+
     def delete(self, name: str) -> None:
         """Remove a file, if it is there."""
         ...
 
     def names(self, folder: str) -> list[str]:
         """Return the names, sorted, of what lies directly in a folder; none if there is no such folder."""
+        ...
+
+    def sizes(self, folder: str) -> dict[str, int]:
+        """Return the sizes in bytes, by name, of the files directly in a folder."""
         ...
 
     def staging(self) -> Path:
@@ -92,6 +104,10 @@ def locate(url: str | None, store: Path) -> Location:
     """
     if url is None:
         return FolderLocation(store)
+    if url.startswith("file://"):
+        from urllib.request import url2pathname  # it imports much
+
+        return FolderLocation(Path(url2pathname(urlsplit(url).path)))
     if "://" not in url:
         return FolderLocation(Path(url).expanduser().absolute())
     from tracklayer.artifacts.remote import remote_location
@@ -103,8 +119,8 @@ def locate(url: str | None, store: Path) -> Location:
 class FolderLocation:
     """A folder, on a local or a network file system.
 
-    Exclusive creation is a hard link, which NFS, too, makes in one step; a file system without them opens
-    a file exclusively.
+    Exclusive creation is a hard link, which NFS, too, makes in one step.  A file system without them opens a
+    file exclusively and replaces it then by one with content; until then it is empty, and reads as not there.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -128,7 +144,7 @@ class FolderLocation:
         """Return a file's content; None if there is no such file."""
         with self._errors("read"):
             try:
-                return (self._folder / name).read_bytes()
+                return (self._folder / name).read_bytes() or None
             except (FileNotFoundError, NotADirectoryError):
                 return None
 
@@ -150,28 +166,43 @@ class FolderLocation:
         """Return a file's size in bytes; None if there is no such file."""
         with self._errors("read"):
             try:
-                return (self._folder / name).stat().st_size
+                found = (self._folder / name).stat()
             except (FileNotFoundError, NotADirectoryError):
                 return None
+        return found.st_size if stat.S_ISREG(found.st_mode) else None
 
     def create(self, name: str, data: bytes) -> bool:
         """Write a file that is not there; say whether this process did it."""
         target = self._folder / name
         with self._errors("write"), self._written(target, data) as temporary:
-            return _link(temporary, target)
+            was_free = _link(temporary, target)
+            _sync_folder(target.parent)
+            return was_free
 
     def replace(self, name: str, data: bytes) -> None:
         """Write a file, in one step that no reader sees half done."""
         target = self._folder / name
         with self._errors("write"), self._written(target, data) as temporary:
             temporary.replace(target)
+            _sync_folder(target.parent)
 
     def move_in(self, source: Path, name: str) -> None:
         """Make a file a file of the location; it must lie in `staging()`, or on the same file system."""
         target = self._folder / name
         with self._errors("write"):
-            target.parent.mkdir(parents=True, exist_ok=True)
-            source.replace(target)
+            try:
+                source.replace(target)
+            except FileNotFoundError:
+                target.parent.mkdir(parents=True, exist_ok=True)
+                source.replace(target)
+            except PermissionError:
+                if not target.exists():  # Windows replaces no file that is being read
+                    raise
+
+    def settle(self, folders: Iterable[str]) -> None:
+        """Wait until what was moved into folders would outlast a power cut."""
+        for folder in set(folders):
+            _sync_folder(self._folder / folder)
 
     def delete(self, name: str) -> None:
         """Remove a file, if it is there."""
@@ -185,6 +216,15 @@ class FolderLocation:
                 return sorted(name for name in os.listdir(self._folder / folder) if not name.startswith("."))  # noqa: PTH208 - names do
             except (FileNotFoundError, NotADirectoryError):
                 return []
+
+    def sizes(self, folder: str) -> dict[str, int]:
+        """Return the sizes in bytes, by name, of the files directly in a folder."""
+        found: dict[str, int] = {}
+        for name in self.names(folder):
+            size = self.size(f"{folder}/{name}")
+            if size is not None:
+                found[name] = size
+        return found
 
     def staging(self) -> Path:
         """Return a folder on the same file system."""
@@ -231,3 +271,14 @@ def _link(source: Path, target: Path) -> bool:
             return False
         source.replace(target)
     return True
+
+
+def _sync_folder(folder: Path) -> None:
+    """Have what was made or renamed in a folder outlast a power cut, as its content does."""
+    if sys.platform != "win32":  # which cannot open a folder
+        with suppress(OSError):  # a file system that does not sync folders
+            descriptor = os.open(folder, os.O_RDONLY)
+            try:
+                os.fsync(descriptor)
+            finally:
+                os.close(descriptor)

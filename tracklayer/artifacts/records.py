@@ -19,7 +19,8 @@ class ArtifactFile:
         size: of its content in bytes; of a reference 0 where it is not known.
         source: where the content lies: an absolute path, or an fsspec URL; of a reference its URI.
         reference: the URI of a reference, whose content is not copied.
-        checksum: of a reference that was not read: what its server says of the content, such as an ETag.
+        checksum: of a reference: what its server says of the content, such as an ETag; of a file of this
+            machine its MD5 in base 64, as W&B has it.
     """
 
     path: str

@@ -12,7 +12,19 @@ from typing import Any, final
 import click
 
 from tracklayer import __version__
-from tracklayer.cli import backends, export, failures, media, push, recover, runs, show
+from tracklayer.cli import (
+    artifact,
+    artifacts,
+    backends,
+    export,
+    failures,
+    garbage,
+    media,
+    push,
+    recover,
+    runs,
+    show,
+)
 from tracklayer.errors import TracklayerError
 
 
@@ -34,17 +46,17 @@ class _Group(click.Group):
 @click.group(
     cls=_Group,
     context_settings={"help_option_names": ["-h", "--help"]},
-    epilog="Exit codes: 0 done; 1 failed; 2 the command was not understood; 3 no such run, or "
-    "several match; 4 the store or a run's file cannot be read.",
+    epilog="Exit codes: 0 done; 1 failed; 2 the command was not understood; 3 no such run or "
+    "artifact, or several match; 4 the store, a run's file or an artifact cannot be read.",
 )
 @click.version_option(__version__, prog_name="tracklayer", help="Show the version and exit.")
 def main() -> None:
-    """Look at recorded runs, and push them to Weights & Biases.
+    """Look at recorded runs and artifacts, and push them to Weights & Biases.
 
     RUN is a run's id, the beginning of one that no other run's id has, or a name.  Runs are read
     from the folder that --dir or TRACKLAYER_DIR names, else from .tracklayer here.
     """
 
 
-for _module in (runs, show, media, push, export, backends, recover):
+for _module in (runs, show, media, artifacts, artifact, push, export, garbage, recover, backends):
     main.add_command(_module.command)

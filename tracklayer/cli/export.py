@@ -3,17 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import click
 
-from tracklayer.artifacts.blobs import BlobFolder
-from tracklayer.cli import media, output
-from tracklayer.cli.finding import find_run
+from tracklayer.cli import output
+from tracklayer.cli.finding import catalog_of, find_run
 from tracklayer.cli.options import dir_option
-
-if TYPE_CHECKING:
-    from tracklayer.reading import RunReader
 
 
 @click.command("export")
@@ -30,8 +25,8 @@ def command(*, ref: str, out: Path, folder: Path | None) -> None:
     """Copy a run's file, whole.
 
     Also while the run is live or after a crash, when a plain copy would lack what still stands in
-    its side files.  Media above 1 MiB and the files of artifacts stay in the store's folder blobs; the
-    command says how many there are.
+    its side files.  Media above 1 MiB, and files of artifacts, stay where they are stored; the command
+    says how many there are.
     """
     from tracklayer.registry import open_store
 
@@ -42,15 +37,9 @@ def command(*, ref: str, out: Path, folder: Path | None) -> None:
         raise FileNotFoundError(msg)
     store.export(run.id, out)
     output.echo(f"run {run.id} is in {output.printable(str(out))}")
-    blobs = BlobFolder(store.path)
-    left = [size for sha256, size in _sizes(run).items() if blobs.path(sha256).exists()]
+    made = [file for artifact in run.artifacts() for file in artifact.files if file.reference is None]
+    left = run.contents() | {file.sha256: file.size for file in made}
     if left:
         files = "1 file" if len(left) == 1 else f"{len(left)} files"
-        where = output.printable(str(store.path))
-        output.echo(f"{files} of it, {sum(left)} bytes, stay in the store {where}")
-
-
-def _sizes(run: RunReader) -> dict[str, int]:
-    """Return the size of each file of media and artifacts, in bytes, by SHA-256."""
-    files = (file for artifact in run.artifacts() for file in artifact.files)
-    return {**media.sizes(run.media()), **{file.sha256: file.size for file in files}}
+        where = output.printable(catalog_of(store).location.url)
+        output.echo(f"{files} of it, {sum(left.values())} bytes, stay in the store {where}")

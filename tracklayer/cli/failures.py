@@ -8,13 +8,21 @@ from typing import Final
 import click
 
 from tracklayer.cli.output import printable
-from tracklayer.errors import AmbiguousRunError, RunNotFoundError, StoreError, UsageError
+from tracklayer.errors import (
+    AmbiguousArtifactError,
+    AmbiguousRunError,
+    ArtifactNotFoundError,
+    RunNotFoundError,
+    StoreError,
+    UsageError,
+)
 
 FAILED: Final = 1
 NOT_UNDERSTOOD: Final = 2
-NO_SUCH_RUN: Final = 3
+NOT_FOUND: Final = 3
 UNREADABLE: Final = 4
 
+_NOT_FOUND: Final = (RunNotFoundError, AmbiguousRunError, ArtifactNotFoundError, AmbiguousArtifactError)
 _CREDENTIALS: Final = re.compile(r"(?<=://)[^/@\s]+@")
 
 
@@ -22,14 +30,19 @@ def exit_code(error: Exception) -> int:
     """Return what the program exits with."""
     if isinstance(error, UsageError):
         return NOT_UNDERSTOOD
-    if isinstance(error, (RunNotFoundError, AmbiguousRunError)):
-        return NO_SUCH_RUN
+    if isinstance(error, _NOT_FOUND):
+        return NOT_FOUND
     return UNREADABLE if isinstance(error, StoreError) else FAILED
 
 
 def one_line(text: str) -> str:
     """Return a message as one printable line, without the passwords that a URL may hold."""
-    return printable(_CREDENTIALS.sub("", " ".join(text.splitlines())))
+    return printable(without_credentials(" ".join(text.splitlines())))
+
+
+def without_credentials(text: str) -> str:
+    """Return text without the user names and passwords of the URLs in it."""
+    return _CREDENTIALS.sub("", text)
 
 
 def describe(error: Exception) -> str:

@@ -1,4 +1,4 @@
-"""Finding the run, and the keys in it, that a person means."""
+"""Finding the run, the keys in it, and the artifacts that a person means."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from tracklayer.errors import RunNotFoundError, UsageError
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from tracklayer.artifacts.catalog import Catalog, Version
     from tracklayer.reading import RunReader, Store
 
 
@@ -41,7 +42,7 @@ def find_keys(known: Sequence[str], wanted: Sequence[str], where: str) -> list[s
     """
     from fnmatch import fnmatchcase
 
-    from tracklayer.reading import did_you_mean
+    from tracklayer.naming import did_you_mean
 
     found = {want: {key for key in known if key == want or fnmatchcase(key, want)} for want in wanted}
     for want, keys in found.items():
@@ -49,3 +50,28 @@ def find_keys(known: Sequence[str], wanted: Sequence[str], where: str) -> list[s
             msg = f"{where} {want!r}{did_you_mean(want, known)}"
             raise UsageError(msg)
     return [key for key in known if any(key in keys for keys in found.values())]
+
+
+def catalog_of(store: Store) -> Catalog:
+    """Return the versions of the store's artifacts, wherever `TRACKLAYER_ARTIFACTS` says that they lie."""
+    from tracklayer.artifacts.catalog import Catalog
+    from tracklayer.artifacts.locations import locate
+    from tracklayer.settings import artifacts_url
+
+    return Catalog(locate(artifacts_url(), store.path))
+
+
+def find_version(catalog: Catalog, ref: str, project: str | None) -> Version:
+    """Return the version that a reference such as `name:v3` names.
+
+    Raises:
+        ArtifactNotFoundError: there is none.
+        AmbiguousArtifactError: several projects have an artifact of that name.
+        UsageError: no reference has this form, or it names another project.
+        StoreError: it cannot be read.
+    """
+    *places, _ = ref.partition(":")[0].split("/")
+    if project is not None and places and places[-1] != project:
+        msg = f"{ref!r} is in project {places[-1]!r}, not in {project!r}, which --project names"
+        raise UsageError(msg)
+    return catalog.find(ref, project)

@@ -23,6 +23,11 @@ _JSON: Final = click.option(
     is_flag=True,
     help='Print JSON; NaN and the infinities are the strings "NaN", "Infinity" and "-Infinity".',
 )
+_PROJECT: Final = click.option(
+    "--project",
+    metavar="P",
+    help="The artifact's project, where several have one of that name.",
+)
 
 
 def dir_option(command: _Command) -> _Command:
@@ -33,3 +38,8 @@ def dir_option(command: _Command) -> _Command:
 def json_option(command: _Command) -> _Command:
     """Add `--json`, as the argument `as_json`."""
     return _JSON(command)
+
+
+def artifact_options(command: _Command) -> _Command:
+    """Add what every command on one artifact takes: `--project`, `--dir` and `--json`."""
+    return _PROJECT(_DIR(_JSON(command)))

@@ -17,6 +17,7 @@ import click
 
 if TYPE_CHECKING:
     from rich.console import Console, JustifyMethod
+    from rich.tree import Tree
 
 NOTHING: Final = "-"
 _STATE_STYLES: Final[Mapping[str, str]] = {
@@ -30,6 +31,8 @@ _NARROW: Final = 12
 """Columns up to this width, such as ids, are not folded while the others can be."""
 _FOLDED: Final = 6
 """The width that is left to the others, at least."""
+_UNFOLDED: Final = 10_000
+"""More characters than any line of a tree has."""
 
 
 def is_terminal() -> bool:
@@ -37,11 +40,11 @@ def is_terminal() -> bool:
     return sys.stdout.isatty()
 
 
-def console() -> Console:
-    """Return rich's console on stdout, for a terminal."""
+def console(width: int | None = None) -> Console:
+    """Return rich's console on stdout, as wide as the terminal unless another width is given."""
     from rich.console import Console
 
-    return Console(highlight=False, markup=False, emoji=False)
+    return Console(highlight=False, markup=False, emoji=False, width=width)
 
 
 def echo(text: str = "") -> None:
@@ -62,6 +65,21 @@ def printable(text: str) -> str:
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
+def safe(text: str) -> str:
+    """Return text in which all that is not printable, or that the output's encoding lacks, is escaped."""
+    return encodable(printable(text))
+
+
+def counted(number: int, noun: str) -> str:
+    """Return a number of things, such as `1 file` or `2 files`."""
+    return f"1 {noun}" if number == 1 else f"{number} {noun}s"
+
+
+def state_style(state: str | None) -> str:
+    """Return rich's style for the state of a run."""
+    return _STATE_STYLES.get(state or "", "")
+
+
 def heading(text: str) -> None:
     """Print the title of what follows, apart from what came before."""
     echo()
@@ -70,7 +88,7 @@ def heading(text: str) -> None:
 
 def table(headers: Sequence[str], rows: Sequence[Sequence[str]], *, numbers: Collection[str] = ()) -> None:
     """Print rows of cells; `numbers` names the columns that are aligned on the right."""
-    cells = [[encodable(printable(cell)) or NOTHING for cell in row] for row in rows]
+    cells = [[safe(cell) or NOTHING for cell in row] for row in rows]
     to_the_right = [header in numbers for header in headers]
     if is_terminal():
         _rich_table(headers, cells, to_the_right)
@@ -102,7 +120,7 @@ def _rich_table(headers: Sequence[str], rows: Sequence[Sequence[str]], to_the_ri
     for row in rows:
         drawn.add_row(
             *(
-                Text(cell, style=_STATE_STYLES.get(cell, "") if header == "state" else "")
+                Text(cell, style=state_style(cell) if header == "state" else "")
                 for header, cell in zip(headers, row, strict=True)
             )
         )
@@ -129,6 +147,15 @@ def drawing(lines: Sequence[str]) -> None:
         text = Text(encodable(line))
         text.highlight_regex("[\u2801-\u28ff]+", "cyan")
         screen.print(text, soft_wrap=True)
+
+
+def tree(root: Tree) -> None:
+    """Print a tree; its lines are folded on a terminal only."""
+    if is_terminal():
+        console().print(root)
+        return
+    for line in console(_UNFOLDED).render_lines(root, pad=False):
+        echo("".join(segment.text for segment in line).rstrip())
 
 
 def nested(data: Mapping[str, Any], indent: int = 1) -> None:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 import click
 
 from tracklayer.cli import media, output
+from tracklayer.cli.artifact_show import file_entry
 from tracklayer.cli.finding import find_keys, find_run
 from tracklayer.cli.options import dir_option, json_option
 from tracklayer.cli.runs import pushed, pushes, run_seconds
@@ -16,6 +17,7 @@ from tracklayer.seeds import split_seed
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from tracklayer.artifacts.records import LoggedArtifact
     from tracklayer.reading import RunReader
 
 _CURVES: Final = 6
@@ -69,7 +71,8 @@ def command(*, ref: str, wanted: tuple[str, ...], folder: Path | None, as_json: 
         "metrics": metrics,
         "seed_metrics": _seed_metrics(reader, metrics),
         "media": media.listing(reader),
-        "artifacts": [asdict(artifact) for artifact in reader.artifacts()],
+        "artifacts": [_artifact(artifact) for artifact in reader.artifacts()],
+        "used_artifacts": [_artifact(artifact) for artifact in reader.used_artifacts()],
         "pushes": pushes(reader, store),
     }
     if as_json:
@@ -77,6 +80,15 @@ def command(*, ref: str, wanted: tuple[str, ...], folder: Path | None, as_json: 
     else:
         curves = _to_draw(reader, described, wanted) if wanted or output.is_terminal() else []
         _print(described, reader, curves)
+
+
+def _artifact(artifact: LoggedArtifact) -> dict[str, Any]:
+    return {
+        **asdict(artifact),
+        "label": artifact.label,
+        "size": sum(file.size for file in artifact.files),
+        "files": [file_entry(file) for file in artifact.files],
+    }
 
 
 def _to_draw(reader: RunReader, run: dict[str, Any], wanted: tuple[str, ...]) -> list[str]:
@@ -161,8 +173,9 @@ def _print(run: dict[str, Any], reader: RunReader, curves: list[str]) -> None:
         _print_curves(reader, curves, len(_series(run)))
     if run["media"]:
         _print_media(run["media"])
-    if run["artifacts"]:
-        _print_artifacts(run["artifacts"])
+    for title, artifacts in (("artifacts made", run["artifacts"]), ("artifacts used", run["used_artifacts"])):
+        if artifacts:
+            _print_artifacts(title, artifacts)
 
 
 def _metric_rows(run: dict[str, Any]) -> list[tuple[str, ...]]:
@@ -233,14 +246,19 @@ def _print_media(listed: list[dict[str, Any]]) -> None:
     )
 
 
-def _print_artifacts(artifacts: list[dict[str, Any]]) -> None:
-    output.heading("artifacts")
+def _print_artifacts(title: str, artifacts: list[dict[str, Any]]) -> None:
+    output.heading(title)
     output.table(
-        ("artifact", "type", "file", "bytes", "sha256"),
+        ("artifact", "type", "aliases", "files", "bytes"),
         [
-            (artifact["name"], artifact["type"], file["path"], str(file["size"]), file["sha256"])
+            (
+                artifact["label"],
+                artifact["type"],
+                ", ".join(artifact["aliases"]),
+                str(len(artifact["files"])),
+                str(artifact["size"]),
+            )
             for artifact in artifacts
-            for file in artifact["files"] or [{"path": "", "size": "", "sha256": ""}]
         ],
-        numbers=("bytes",),
+        numbers=("files", "bytes"),
     )

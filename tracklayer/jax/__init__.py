@@ -6,10 +6,13 @@
     tracklayer.jax.histograms(params)  # one for each array
     tracklayer.jax.log(run, {"residual": x}, step=step, every=100)  # inside jit
     tracklayer.jax.monitor(optax.adamw(1e-3))  # an optimizer that measures itself
+    tracklayer.jax.save_checkpoint(state, step=step)  # while training goes on
+    tracklayer.jax.restore_checkpoint("checkpoint:latest", state)
 
 The only part of tracklayer that imports jax; `log` of a `jax.Array` comes here by itself.
 """
 
+from tracklayer.jax.checkpoints import restore_checkpoint, save_checkpoint
 from tracklayer.jax.histogramming import TreeHistograms, histograms
 from tracklayer.jax.measuring import TreeStats, stats
 from tracklayer.jax.optimizers import MonitorState, monitor, optimizer_metrics
@@ -23,5 +26,7 @@ __all__ = [
     "log",
     "monitor",
     "optimizer_metrics",
+    "restore_checkpoint",
+    "save_checkpoint",
     "stats",
 ]

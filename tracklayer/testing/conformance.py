@@ -12,13 +12,16 @@ import pytest
 from tracklayer import registry
 from tracklayer.artifacts.records import ArtifactFile, LoggedArtifact
 from tracklayer.errors import RunExistsError, RunNotFoundError
-from tracklayer.protocol import Backend, Run, RunInfo, State, Status
+from tracklayer.protocol import Backend, Run, RunInfo, State, Status, TakesUses
 from tracklayer.settings import Settings
 from tracklayer.testing.examples import HISTOGRAMS, KEYS, SCALARS, TEXTS
 from tracklayer.testing.recorded import Point, Recorded
 from tracklayer.values import Histogram, Scalar, Text
 
 _T0 = 1_700_000_000.0625  # a time with a fraction that float64 holds exactly
+_PROJECT = "conformance"
+_CONTENT = {"sub/config.json": b"{}", "weights.bin": bytes(range(256)) * 10}
+_URI = "s3://no-such-bucket/train.bin"
 
 
 class BackendConformance:
@@ -46,7 +49,7 @@ class BackendConformance:
         """Open a run directly, without queue and front."""
         info = RunInfo(
             id=run_id,
-            project="conformance",
+            project=_PROJECT,
             name="a name",
             group="a group",
             job_type="test",
@@ -210,19 +213,50 @@ class BackendConformance:
     def test_an_artifact_comes_back_with_its_files(
         self, backend: Backend, folder: Path, tmp_path: Path
     ) -> None:
-        content = {"weights.bin": bytes(range(256)) * 10, "sub/config.json": b"{}"}
-        files: list[ArtifactFile] = []
-        for name, data in content.items():
-            source = tmp_path / name.replace("/", "_")
-            source.write_bytes(data)
-            files.append(ArtifactFile(name, hashlib.sha256(data).hexdigest(), len(data), str(source)))
         run = self.open_run(backend, folder)
         run.log({"a": 1.0}, step=0, time=_T0)
-        run.log_artifact(LoggedArtifact("model", "model", tuple(files), "d", {"acc": 0.9}, _T0))
+        run.log_artifact(LoggedArtifact("model", "model", _files(tmp_path), "d", {"acc": 0.9}, _T0))
         recorded = self.finished(run, folder)
         if recorded.artifacts is None:
             pytest.skip("shows no artifacts' content")
-        assert recorded.artifacts == {"model": content}
+        assert recorded.artifacts == {"model": _CONTENT}
+
+    def test_a_version_comes_back_with_its_aliases(
+        self, backend: Backend, folder: Path, tmp_path: Path
+    ) -> None:
+        run = self.open_run(backend, folder)
+        run.log_artifact(_version(tmp_path))
+        recorded = self.finished(run, folder)
+        if recorded.aliases is None:
+            pytest.skip("shows no aliases")
+        assert {name: aliases - {"latest"} for name, aliases in recorded.aliases.items()} == {
+            "model": {"best", "a b"}
+        }
+
+    def test_a_reference_comes_back_as_its_uri_and_is_not_read(
+        self, backend: Backend, folder: Path, tmp_path: Path
+    ) -> None:
+        run = self.open_run(backend, folder)
+        run.log_artifact(_version(tmp_path))  # there is nothing where it points to
+        recorded = self.finished(run, folder)
+        if recorded.references is None:
+            pytest.skip("shows no references")
+        assert recorded.references == {"model": {"data/train.bin": _URI}}
+        assert recorded.artifacts in ({"model": _CONTENT}, None)
+
+    def test_what_a_run_used_is_recorded(self, backend: Backend, folder: Path, tmp_path: Path) -> None:
+        version = _version(tmp_path)
+        maker = self.open_run(backend, folder, "maker")
+        maker.log_artifact(version)
+        self.finished(maker, folder)
+        user = self.open_run(backend, folder, "user")
+        if not isinstance(user, TakesUses):
+            user.finish(Status())
+            pytest.skip("takes no uses")
+        user.use_artifact(version)
+        recorded = self.finished(user, folder)
+        assert recorded.uses == ["model:v0"]
+        assert not recorded.artifacts  # it made none
 
     def test_an_empty_run_can_be_finished(self, backend: Backend, folder: Path) -> None:
         recorded = self.finished(self.open_run(backend, folder), folder)
@@ -262,6 +296,32 @@ class BackendConformance:
         second.log({"a": 2.0}, step=0, time=_T0)
         assert [p.value for p in self.finished(first, folder).scalars["a"]] == [1.0]
         assert [p.value for p in self.finished(second, folder).scalars["a"]] == [2.0]
+
+
+def _files(folder: Path) -> tuple[ArtifactFile, ...]:
+    """Write the example's files to a folder."""
+    files: list[ArtifactFile] = []
+    for path, data in _CONTENT.items():
+        source = folder / path.replace("/", "_")
+        source.write_bytes(data)
+        files.append(ArtifactFile(path, hashlib.sha256(data).hexdigest(), len(data), str(source)))
+    return tuple(files)
+
+
+def _version(folder: Path) -> LoggedArtifact:
+    """Return the first version of an artifact, with a reference to a file that is not there."""
+    reference = ArtifactFile("data/train.bin", "", 12, _URI, reference=_URI, checksum="an etag")
+    return LoggedArtifact(
+        name="model",
+        type="model",
+        files=(reference, *_files(folder)),
+        description="d",
+        metadata={"acc": 0.9},
+        time=_T0,
+        project=_PROJECT,
+        version=0,
+        aliases=("best", "a b"),
+    )
 
 
 def _need(backend: Backend, kind: str) -> None:

@@ -27,7 +27,10 @@ class Recorded:
         config: nested.
         summary: what was set by hand, among whatever else stands there.
         state: `"finished"`, `"failed"`, …
-        artifacts: by name, the content of each file by its path.
+        artifacts: by name, the content of each file by its path; references apart.
+        references: by name, the URI of each reference by its path.
+        aliases: by name, those of the version; whether `latest` is among them makes no difference.
+        uses: the artifacts that the run used, each as `name:v3`.
         relative_error: of floats; 0 where they come back exactly.
         largest_integer: up to which integers come back exactly.
         live: whether this was to be read before the run was finished.
@@ -40,6 +43,9 @@ class Recorded:
     summary: dict[str, Any] | None = None
     state: str | None = None
     artifacts: dict[str, dict[str, bytes]] | None = None
+    references: dict[str, dict[str, str]] | None = None
+    aliases: dict[str, set[str]] | None = None
+    uses: list[str] | None = None
     relative_error: float = 0.0
     largest_integer: int = 2**63 - 1
     live: bool = True
