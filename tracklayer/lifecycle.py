@@ -16,6 +16,7 @@ import signal
 import sys
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from types import FrameType
 from typing import TYPE_CHECKING, Final, NoReturn
 
@@ -106,6 +107,17 @@ def exit_before_others() -> None:
     """Finish runs before the exit hooks that others registered so far, which may take away clients."""
     atexit.unregister(_at_exit)
     atexit.register(_at_exit)
+
+
+def before_threads_end(call: Callable[[], object]) -> None:
+    """Have something called at interpreter exit while threads still start and executors still take work.
+
+    Exit hooks come after that.  Python's own executors have a place before it, which is no public one.
+    """
+    register: Callable[[Callable[[], object]], None] | None = getattr(threading, "_register_atexit", None)
+    if register is not None:
+        with suppress(RuntimeError):  # the interpreter is going down already
+            register(call)
 
 
 def _exit_with_process() -> None:

@@ -23,6 +23,7 @@ from tracklayer.artifacts.storing import stored
 from tracklayer.artifacts.walking import files_below
 from tracklayer.configuration import plain
 from tracklayer.errors import CorruptArtifactError, FileChangedError, StoreError, UsageError
+from tracklayer.lifecycle import before_threads_end
 from tracklayer.naming import check_alias
 from tracklayer.protocol import Run, RunInfo, TakesUses
 from tracklayer.registry import open_store
@@ -225,7 +226,12 @@ class RunArtifacts:
         """Store an artifact on the thread."""
         if self._thread is None:
             self._thread = ThreadPoolExecutor(1, "tracklayer-artifacts")
-        self._last = self._thread.submit(store)
+            before_threads_end(self._thread.shutdown)
+        try:
+            self._last = self._thread.submit(store)
+        except RuntimeError:  # the interpreter ends, and the thread did: what logs this now waits for it
+            self._last = Future()
+            _outcome(self._last, store)
         artifact.storing(self._last)
         self._last.add_done_callback(partial(self._report_failure, artifact.name))
 
@@ -298,6 +304,16 @@ class RunArtifacts:
         error = outcome.exception()
         if error is not None:
             self._report(name, error)
+
+
+def _outcome(future: Future[None], store: Callable[[], None]) -> None:
+    """Do what a thread would have done."""
+    try:
+        store()
+    except Exception as error:  # noqa: BLE001 - whoever waits for it gets it
+        future.set_exception(error)
+    else:
+        future.set_result(None)
 
 
 def _checked(aliases: Iterable[str] | str | None) -> tuple[str, ...]:

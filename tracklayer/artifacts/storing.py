@@ -255,10 +255,11 @@ def _sync_file_system(folder: Path) -> bool:
     return True
 
 
-def _processors() -> int:
-    if sys.platform == "linux":  # where a process may be kept to some of them
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
+def _threads() -> int:
+    """Return how many threads are of use: some wait for the disk, while the others copy and hash."""
+    if sys.platform == "linux":  # where a process may be kept to some of the processors
+        return min(_THREADS, 2 * len(os.sched_getaffinity(0)))
+    return min(_THREADS, 2 * (os.cpu_count() or 1))
 
 
 @final
@@ -288,9 +289,9 @@ class _Work:
                     return
                 work(item)
 
-        with ThreadPoolExecutor(_THREADS, "tracklayer-storing") as pool:
+        with ThreadPoolExecutor(_threads(), "tracklayer-storing") as pool:
             try:
-                threads = [pool.submit(run) for _ in range(min(_THREADS, _processors(), len(waiting)))]
+                threads = [pool.submit(run) for _ in range(min(_threads(), len(waiting)))]
             except RuntimeError:  # the interpreter ends, and starts no thread any more
                 run()
                 return
