@@ -307,7 +307,7 @@ def test_a_replayed_artifact_whose_content_is_no_more_costs_itself_alone(
     assert replayed.last_step == 0
     assert replayed.info.state == "finished"
     (message,) = warnings(caplog)
-    assert "2 artifacts of run r are not there: data:v0: " in message
+    assert "2 artifacts of run r are not there: model:v0: " in message
     assert reason in message
 
 

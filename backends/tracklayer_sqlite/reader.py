@@ -313,7 +313,10 @@ class SQLiteRunReader:
         with self._connect() as connection:
             query = select(schema.contents.c.content).where(schema.contents.c.sha256 == sha256)
             content = connection.execute(query).scalar()
-        return self._own_blobs().read(sha256) if content is None else bytes(content)
+        if content is not None:
+            return bytes(content)
+        with self._own_blobs().open(sha256) as file:  # which `Content` checks
+            return file.read()
 
     def _own_blobs(self) -> Blobs:
         """Return the contents that no version has, which lie in the store itself."""

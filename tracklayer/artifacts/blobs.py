@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import BinaryIO, Final, final
 
 from tracklayer.artifacts.claims import staged
-from tracklayer.artifacts.locations import FolderLocation, Location
+from tracklayer.artifacts.locations import Location
 from tracklayer.artifacts.reflink import reflink
 from tracklayer.errors import CorruptArtifactError, StoreError
 
@@ -236,8 +236,3 @@ def _written(target: Path) -> Generator[BufferedWriter]:
     finally:
         with writing(target):
             file.close()
-
-
-def BlobFolder(store: Path) -> Blobs:  # noqa: N802 - it was a class
-    """Return the contents of a store's folder."""
-    return Blobs(FolderLocation(store))

@@ -19,7 +19,7 @@ from collections import deque
 from collections.abc import Callable, Generator, Iterable, Mapping
 from concurrent.futures import FIRST_EXCEPTION, CancelledError, Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final, TypeVar, final
 
@@ -31,6 +31,8 @@ from tracklayer.artifacts.reflink import reflink
 from tracklayer.errors import FileChangedError, UsageError
 
 _THREADS: Final = 8
+_FEW_THREADS: Final = 2
+"""For many small files: more would get in each other's way, but for calls that wait for a network."""
 _LARGE: Final = 1 << 20
 """From so many bytes on a reflink is tried, and a file is synced by itself."""
 _FEW: Final = 64
@@ -84,7 +86,8 @@ def stored(
                         for path, one in sorted(taken.items())
                     )
                     return
-            # it was there before, and was removed before it was claimed: now it is copied
+            # it was there before, and was removed before it was claimed: now it is copied; the rest is there
+            taken = {path: replace(one, copy=None) for path, one in taken.items()}
             again = {path: files[path] for path, one in taken.items() if one.sha256 in gone}
             taken |= _take(again, {}, folder, location, progress)
 
@@ -173,10 +176,12 @@ def _take(
         reading = _Reading(path, files[path], known.get(path), folder / secrets.token_hex(8), syncs, work)
         taken[path] = _content(reading, states[path])
 
-    work.do(take, sorted(files, key=lambda path: -states[path].size))
+    by_size = sorted(files, key=lambda path: -states[path].size)
+    work.do(take, [path for path in by_size if states[path].size >= _LARGE], _threads())
+    work.do(take, [path for path in by_size if states[path].size < _LARGE], _FEW_THREADS)
     small = [one.copy for one in taken.values() if one.copy is not None and one.size < _LARGE]
     if syncs and not (len(small) > _FEW and _sync_file_system(folder)):
-        work.do(_sync, small)
+        work.do(_sync, small, _THREADS)
     return taken
 
 
@@ -216,7 +221,7 @@ def _move_in(taken: Iterable[_Taken], location: Location, progress: str | None) 
             folders.add(name.rpartition("/")[0])
         work.count(one.size)
 
-    work.do(move_in, found.values())
+    work.do(move_in, found.values(), _THREADS if location.folder is None else _FEW_THREADS)
     location.settle(folders)
     return gone
 
@@ -256,7 +261,7 @@ def _sync_file_system(folder: Path) -> bool:
 
 
 def _threads() -> int:
-    """Return how many threads are of use: some wait for the disk, while the others copy and hash."""
+    """Return how many threads large files are worth: some wait for the disk, while others copy and hash."""
     if sys.platform == "linux":  # where a process may be kept to some of the processors
         return min(_THREADS, 2 * len(os.sched_getaffinity(0)))
     return min(_THREADS, 2 * (os.cpu_count() or 1))
@@ -277,8 +282,8 @@ class _Work:
         self._done = 0
         self._stopped = False
 
-    def do(self, work: Callable[[_Item], None], items: Iterable[_Item]) -> None:
-        """Do work on each item; the first that goes wrong ends it."""
+    def do(self, work: Callable[[_Item], None], items: Iterable[_Item], count: int) -> None:
+        """Do work on each item, with so many threads at most; the first that goes wrong ends it."""
         waiting = deque(items)
 
         def run() -> None:
@@ -289,9 +294,9 @@ class _Work:
                     return
                 work(item)
 
-        with ThreadPoolExecutor(_threads(), "tracklayer-storing") as pool:
+        with ThreadPoolExecutor(count, "tracklayer-storing") as pool:
             try:
-                threads = [pool.submit(run) for _ in range(min(_threads(), len(waiting)))]
+                threads = [pool.submit(run) for _ in range(min(count, len(waiting)))]
             except RuntimeError:  # the interpreter ends, and starts no thread any more
                 run()
                 return
