@@ -18,7 +18,7 @@ import pytest
 import tracklayer
 from program import cli, on_a_terminal, read_json
 from tracklayer.artifacts.catalog import Catalog
-from tracklayer.artifacts.locations import locate
+from tracklayer.artifacts.locations import FolderLocation, locate
 from tracklayer.artifacts.records import ArtifactFile, LoggedArtifact
 
 if TYPE_CHECKING:
@@ -67,11 +67,13 @@ def publish(
     aliases: Iterable[str] = (),
     description: str | None = None,
     metadata: Mapping[str, Any] | None = None,
+    references: Mapping[str, str] | None = None,
 ) -> None:
     """Make a version that says it is a run's, but no run, which would take longer."""
     catalog = Catalog(locate(None, Path(os.environ["TRACKLAYER_DIR"])))
     contents = files or {"weights.bin": run.encode()}
     kept = tuple(ArtifactFile(path, *catalog.blobs.add_bytes(data), "") for path, data in contents.items())
+    kept += tuple(ArtifactFile(path, "", 0, uri, uri) for path, uri in (references or {}).items())
     logged = LoggedArtifact(
         name, kind, kept, description, metadata or {}, time.time(), project, None, tuple(aliases)
     )
@@ -137,6 +139,16 @@ def test_artifacts_as_json_tell_all_of_it(store: Path) -> None:
     }
 
 
+def test_artifacts_are_listed_where_a_version_is_damaged(
+    store: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    for content in (b"1", b"22", b"1"):
+        publish("net", {"a": content}, run="r1")
+    (store / "artifacts/digits/net/versions/v0.json").write_text("{")
+    assert re.split(r"  +", lines("artifacts")[1])[:6] == ["net", "model", "2", "v1", "-", "2"]
+    assert "v0.json is damaged" in caplog.text
+
+
 def test_no_artifacts_says_where_it_looked(store: Path) -> None:
     assert cli("artifacts").stdout == f"no artifacts in {store}\n"
     assert not store.exists()
@@ -192,6 +204,32 @@ def test_without_a_version_the_latest_is_shown_and_all_are_listed() -> None:
     assert re.split(r"  +", v0)[:5] == ["v0", "best", "yes", "1", "1"]
     assert re.split(r"  +", v1)[:5] == ["v1", "latest", "-", "1", "2"]
     assert [version["run"] for version in read_json("artifact", "show", "net")["versions"]] == ["r1", "r2"]
+
+
+def test_pins_are_listed_once_for_all_versions(monkeypatch: pytest.MonkeyPatch) -> None:
+    for number in range(3):
+        publish("net", {"a": b"%d" % number}, run="r1")
+    cli("artifact", "pin", "net:v1")
+    asked: list[str] = []
+    for method in ("has", "names"):
+        ask = getattr(FolderLocation, method)
+        monkeypatch.setattr(
+            FolderLocation, method, lambda self, name, ask=ask: asked.append(name) or ask(self, name)
+        )
+    assert [version["pinned"] for version in read_json("artifact", "show", "net")["versions"]] == [
+        False,
+        True,
+        False,
+    ]
+    assert len([name for name in asked if "/pins" in name]) == 1
+
+
+def test_a_reference_is_shown_as_it_is_stored() -> None:
+    uri = "abfs://container@account.dfs.core.windows.net/images/1.png"
+    publish("net", run="r1", references={"image": uri})
+    assert f" {uri}\n" in cli("artifact", "show", "net:v0").stdout
+    reference = read_json("artifact", "show", "net:v0")["files"][0]
+    assert (reference["path"], reference["reference"], reference["source"]) == ("image", uri, uri)
 
 
 def test_of_many_files_the_first_20_are_listed_unless_all_are_asked_for() -> None:
@@ -432,6 +470,17 @@ def test_get_overwrites_nothing(tmp_path: Path) -> None:
     assert [(file.name, file.read_bytes()) for file in out.iterdir()] == [("b", b"mine")]
 
 
+def test_get_takes_no_link_for_a_file(tmp_path: Path) -> None:
+    publish("net", {"a": b"first"}, run="r1")
+    out = tmp_path / "out"
+    out.mkdir()
+    (tmp_path / "mine").write_bytes(b"first")
+    (out / "a").symlink_to(tmp_path / "mine")
+    assert (
+        "'a' already, with other content" in cli("artifact", "get", "net:v0", "--out", out, expect=1).stderr
+    )
+
+
 def test_get_follows_no_link_out_of_the_folder(tmp_path: Path) -> None:
     publish("net", {"sub/a": b"first"}, run="r1")
     out, elsewhere = tmp_path / "out", tmp_path / "elsewhere"
@@ -572,7 +621,7 @@ def test_an_alias_that_is_not_allowed_is_exit_code_2(alias: str) -> None:
 def test_a_pinned_version_is_not_deleted_until_it_is_unpinned() -> None:
     publish("net", run="r1")
     assert cli("artifact", "pin", "net:v0").stdout == "net:v0 is pinned\n"
-    assert "unpin net:v0" in cli("artifact", "delete", "net:v0", "--yes", expect=2).stderr
+    assert "net:v0 is pinned: unpin it first" in cli("artifact", "delete", "net:v0", "--yes", expect=2).stderr
     assert read_json("artifact", "unpin", "net:v0")["pinned"] is False
     assert cli("artifact", "delete", "net:v0", "--yes").stdout == "net:v0 is deleted\n"
 
@@ -598,7 +647,7 @@ def test_delete_asks_for_a_version() -> None:
 def test_a_version_with_aliases_is_deleted_only_if_they_may_go_with_it() -> None:
     publish("net", {"a": b"1"}, run="r1", aliases=["best"])
     publish("net", {"a": b"2"}, run="r2")
-    assert "--with-aliases" in cli("artifact", "delete", "net:v0", "--yes", expect=2).stderr
+    assert "goes by 'best'" in cli("artifact", "delete", "net:v0", "--yes", expect=2).stderr
     cli("artifact", "delete", "net:v0", "--yes", "--with-aliases")
     cli("artifact", "show", "net:best", expect=3)
     assert [version["version"] for version in read_json("artifact", "show", "net")["versions"]] == ["v1"]
@@ -663,6 +712,22 @@ def test_gc_keeps_large_media_and_what_a_running_run_needs(store: Path) -> None:
     cli("gc")
     assert not blob(store, b"of a running run").exists()
     [point] = tracklayer.open_store().run("r1").media("page")
+    assert large.hex()[:64] in read_text(point.value)
+
+
+@pytest.mark.slow
+def test_gc_keeps_the_media_of_the_store_that_another_keeps_its_artifacts_in(
+    store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    large = os.urandom(1_500_000)
+    with tracklayer.init("digits", id="r1", backend="sqlite") as run:
+        run.log({"page": tracklayer.Html("<p>" + large.hex() + "</p>")}, step=0)
+    monkeypatch.setenv("TRACKLAYER_DIR", str(tmp_path / "another"))
+    monkeypatch.setenv("TRACKLAYER_ARTIFACTS", str(store))
+    record("net", {"a": b"1"}, run="r2")
+    cli("artifact", "delete", "net:v0", "--yes")
+    assert read_json("gc")["contents"] == 2  # b"1", and the list of the version's files
+    [point] = tracklayer.open_store(store).run("r1").media("page")
     assert large.hex()[:64] in read_text(point.value)
 
 

@@ -22,11 +22,13 @@ import tracklayer
 from tracklayer import Artifact
 from tracklayer.artifacts.catalog import Catalog
 from tracklayer.artifacts.locations import FolderLocation
+from tracklayer.artifacts.records import ArtifactFile, LoggedArtifact
 from tracklayer.errors import (
     AmbiguousArtifactError,
     ArtifactNotFoundError,
     CorruptArtifactError,
     FileChangedError,
+    StoreError,
     UsageError,
 )
 from tracklayer.front import ActiveRun
@@ -111,6 +113,36 @@ def test_versions_count_up_and_the_same_content_again_makes_no_new_one(run: Acti
     assert run.use_artifact("model").version == "v3"
     texts = [path.read_text() for path in contents(store)]
     assert sorted(text for text in texts if text in {"a", "b", "c", "d", "{}"}) == ["a", "b", "c", "d", "{}"]
+
+
+def test_what_is_no_argument_of_an_artifact_is_refused() -> None:
+    with pytest.raises(TypeError, match="unexpected keyword argument 'aliases'"):
+        Artifact("a", "t", aliases=["best"])  # type: ignore[arg-type]
+
+
+def test_an_artifact_with_a_new_file_that_is_still_open_is_not_logged(run: ActiveRun) -> None:
+    artifact = Artifact("a", "t")
+    with artifact.new_file("f") as file:
+        file.write("half")
+        with pytest.raises(UsageError, match="'f'.* is still open"):
+            run.log_artifact(artifact)
+    assert run.log_artifact(artifact).file_count == 1
+
+
+def test_aliases_may_be_given_anew_without_latest_and_wrong_ones_change_nothing(run: ActiveRun) -> None:
+    artifact = logged(run, "a")
+    artifact.aliases = ["x", "a/b"]
+    with pytest.raises(UsageError, match="a/b"):
+        artifact.save()
+    assert tracklayer.open_store().artifact("model:v0").aliases == ["latest"]
+    artifact.aliases = ["x"]
+    artifact.save()
+    assert tracklayer.open_store().artifact("model:v0").aliases == ["latest", "x"]
+
+
+def test_a_description_is_text() -> None:
+    with pytest.raises(UsageError, match="5 is no description"):
+        Artifact("a", "t", description=5)  # type: ignore[arg-type]
 
 
 def test_a_version_keeps_the_description_and_metadata_of_the_first_time(run: ActiveRun) -> None:
@@ -218,6 +250,32 @@ def test_an_alias_moves_when_it_is_asked_to(run: ActiveRun) -> None:
     assert run.use_artifact("model:used").version == "v0"
 
 
+def test_save_moves_the_aliases_that_were_added_wherever_the_artifact_is_from(run: ActiveRun) -> None:
+    for text, found in (
+        ("a", lambda logged: logged),
+        ("b", lambda _: run.use_artifact("model")),
+        ("c", lambda _: tracklayer.open_store().artifact("p/model")),
+    ):
+        artifact = found(logged(run, text))
+        artifact.aliases.append("best")
+        artifact.save()
+        assert run.use_artifact("model:best").digest == artifact.digest
+        assert artifact.aliases == ["latest", "best"]
+
+
+def test_save_leaves_the_aliases_that_moved_meanwhile_where_they_are(run: ActiveRun) -> None:
+    first = logged(run, "a")
+    first.aliases = ["latest", "best"]
+    first.save()
+    first.aliases.append("first")
+    second = logged(run, "b")
+    second.aliases.append("best")
+    second.save()
+    first.save()
+    assert second.aliases == ["latest", "best"]
+    assert first.aliases == ["first"]
+
+
 @pytest.mark.parametrize("alias", ["v3", "a/b", "a:b", "", " "])
 def test_an_alias_that_cannot_be_is_refused_before_anything_is_stored(run: ActiveRun, alias: str) -> None:
     with pytest.raises(UsageError, match="alias"):
@@ -301,6 +359,18 @@ def test_files_are_downloaded_where_they_are_wanted(run: ActiveRun, tmp_path: Pa
         artifact.file()
     one = run.log_artifact(written("only", "x"), "single", "t")
     assert Path(one.file()).read_text() == "x"
+
+
+def test_one_of_many_files_is_found_without_going_through_all(run: ActiveRun, store: Path) -> None:
+    catalog = Catalog(FolderLocation(store))
+    files = tuple(ArtifactFile(f"{number}", "", 0, "s3://b/k", "s3://b/k") for number in range(2_000))
+    catalog.publish(LoggedArtifact("many", "dataset", files, project="p"), None)
+    artifact = run.use_artifact("many")
+    artifact.files()
+    started = time.perf_counter()
+    for _ in range(20_000):
+        artifact.get_entry("1999")
+    assert time.perf_counter() - started < 1, "going through all would take several seconds"
 
 
 def test_what_is_there_already_stays_if_it_is_right_and_is_replaced_if_not(run: ActiveRun) -> None:
@@ -604,6 +674,18 @@ def test_a_reference_is_kept_by_its_content_and_copied_nowhere(run: ActiveRun, s
     assert run.log_artifact(written("x", "content"), "data", "dataset").version == "v1"
 
 
+def test_a_copy_of_what_was_a_reference_is_kept(run: ActiveRun, store: Path) -> None:
+    file = written("file", "content")
+    referring, copying = Artifact("data", "dataset"), Artifact("data", "dataset")
+    referring.add_reference(file.absolute())
+    copying.add_file(file)
+    assert [run.log_artifact(each).version for each in (referring, copying)] == ["v0", "v1"]
+    run.finish()
+    assert "content" in [path.read_text() for path in contents(store)]
+    file.unlink()
+    assert content(tracklayer.open_store().artifact("data:v1"), "out") == {"file": "content"}
+
+
 @pytest.mark.parametrize("change", ["changed", None])
 def test_a_reference_whose_content_is_another_or_gone_is_not_handed_out(
     run: ActiveRun, change: str | None
@@ -644,6 +726,10 @@ def test_a_reference_without_a_checksum_is_told_apart_by_its_uri(run: ActiveRun)
         "https://host/x?X-Amz-Signature=secret",
         "https://account.blob.core.windows.net/x?sv=1&sig=secret",
         "gs://b/x?access_token=secret",
+        "https://host/x#access_token=secret",
+        "https://host/x?auth=secret",
+        "simplecache::https://user:secret@host/x",
+        "zip://a.csv::https://user:secret@host/a.zip",
     ],
 )
 def test_credentials_in_a_reference_are_refused_and_not_said_aloud(uri: str) -> None:
@@ -876,7 +962,7 @@ def test_a_store_that_cannot_take_it_is_reported_and_training_goes_on(
     artifact = run.log_artifact(written("file"), "a", "t")
     (said,) = warnings(caplog)
     assert "artifact 'a' of run r is not recorded: cannot write" in said
-    with pytest.raises(UsageError, match="'a' is not stored: cannot write"):
+    with pytest.raises(StoreError, match="'a' is not stored: cannot write"):
         _ = artifact.version
     run.log({"x": 1})
     (store / "incoming").unlink()

@@ -13,12 +13,13 @@ import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from tracklayer.artifacts import claims
 from tracklayer.artifacts.blobs import Blobs
-from tracklayer.artifacts.claims import claimed, collecting, leftovers, remove_leftover
+from tracklayer.artifacts.claims import claimed, collecting, leftovers, remove_leftover, staged
 from tracklayer.artifacts.locations import FolderLocation, Location, locate
 from tracklayer.artifacts.reflink import reflink
 from tracklayer.errors import CorruptArtifactError, StoreError
@@ -102,6 +103,13 @@ def test_a_path_is_given_only_where_there_is_one(location: Location) -> None:
             Blobs(location).path(HELLO)
 
 
+def test_what_somebody_else_put_among_the_contents_is_none(folder: FolderLocation) -> None:
+    Blobs(folder).add_bytes(b"hello")
+    for name in ("README", f"{HELLO[:2]}/{HELLO}.part", f"00/{HELLO}", f"{HELLO[:2]}/{HELLO.upper()}"):
+        folder.create(f"blobs/{name}", b"hello")
+    assert list(Blobs(folder).all()) == [(HELLO, 5)]
+
+
 def test_others_may_read_what_was_stored(folder: FolderLocation, tmp_path: Path) -> None:
     (tmp_path / "plain").touch()
     Blobs(folder).add_bytes(b"hello")
@@ -120,9 +128,9 @@ def test_a_target_that_cannot_be_written_is_no_trouble_of_the_store(blobs: Blobs
 
 def test_what_is_claimed_is_told_to_who_collects_until_the_block_ends(location: Location) -> None:
     with claimed(location, ["a", "b"]), claimed(location, ["b", "c"]), collecting(location) as needed:
-        assert needed == {"a", "b", "c"}
+        assert needed.claimed == {"a", "b", "c"}
     with collecting(location) as needed:
-        assert needed == set()
+        assert needed.claimed == set()
     assert location.names("claims") == []
 
 
@@ -194,7 +202,7 @@ def test_what_a_live_process_holds_counts_and_what_a_killed_one_held_does_not(
     holder.kill()
     holder.wait()
     with collecting(folder) as needed:
-        assert needed == set()
+        assert needed.claimed == set()
     left = leftovers(folder)
     assert len(left) == 3  # the claim, the collection's, and the staging folder
     for one in left:
@@ -211,7 +219,7 @@ def test_a_claim_of_another_host_counts_as_long_as_it_is_refreshed(
     claim = {"host": "elsewhere", "pid": 1, "started_at": 0.0, "contents": ["a"]}
     folder.create("claims/x.json", json.dumps({**claim, "refreshed_at": time.time() - age}).encode())
     with collecting(folder) as needed:
-        assert needed == ({"a"} if is_live else set())
+        assert needed.claimed == ({"a"} if is_live else set())
     assert leftovers(folder) == ([] if is_live else ["claims/x.json"])
 
 
@@ -239,10 +247,89 @@ def test_a_claim_is_refreshed_while_it_is_held(
     assert folder.names("claims") == []
 
 
-def test_a_claim_that_cannot_be_read_stops_a_collection(folder: FolderLocation) -> None:
+def test_a_claim_that_cannot_be_read_stops_a_collection_until_it_is_old(folder: FolderLocation) -> None:
     folder.create("claims/x.json", b'{"format": 2}')
-    with pytest.raises(StoreError, match=r"x\.json is no claim"), collecting(folder):
+    with pytest.raises(StoreError, match=r"x\.json is no claim.*delete the file"), collecting(folder):
         pytest.fail("it must not come in")
+    os.utime(folder.place("claims/x.json"), (time.time() - 700,) * 2)
+    with collecting(folder) as needed:
+        assert needed.claimed == set()
+    assert leftovers(folder) == ["claims/x.json"]
+
+
+def test_a_staging_folder_is_touched_while_it_is_used(
+    folder: FolderLocation, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(claims, "REFRESH_SECONDS", 0.02)
+    with staged(folder) as staging:
+        (staging / "still").touch()
+        os.utime(staging, (1.0, 1.0))
+        deadline = time.monotonic() + 10
+        while time.time() - staging.stat().st_mtime > 60:
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+    assert not staging.exists()
+
+
+def test_a_forked_child_leaves_its_parents_claim_and_staging_folder(folder: FolderLocation) -> None:
+    script = """
+import os, sys, warnings
+from pathlib import Path
+from tracklayer.artifacts.claims import claimed, staged
+from tracklayer.artifacts.locations import FolderLocation
+warnings.simplefilter("ignore")
+location = FolderLocation(Path(sys.argv[1]))
+parent = os.getpid()
+with staged(location) as folder, claimed(location, ["a"]):
+    if os.fork():
+        assert os.wait()[1] == 0
+        assert folder.exists() and len(location.names("claims")) == 1
+assert folder.exists() == (os.getpid() != parent)
+"""
+    subprocess.run([sys.executable, "-c", script, folder.url], check=True, timeout=60)
+    assert folder.names("claims") == []
+
+
+def test_a_collection_on_another_host_is_waited_for_as_long_as_it_is_refreshed(
+    folder: FolderLocation, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """For a minute since it was seen to be refreshed, whatever its host's clock says."""
+    clock, slow_clock = [1000.0], time.time() - 300
+    claim = {"host": "elsewhere", "pid": 1, "started_at": 0.0, "contents": []}
+
+    def refresh() -> None:
+        said = json.dumps({**claim, "refreshed_at": slow_clock + len(clock)}).encode()
+        folder.replace("claims/collecting-x.json", said)
+
+    def sleep(_: float) -> None:
+        clock.append(clock[-1] + 30)
+        if len(clock) < 6:
+            refresh()
+
+    refresh()
+    passing = SimpleNamespace(time=time.time, monotonic=lambda: clock[-1], sleep=sleep)
+    monkeypatch.setattr(claims, "time", passing)
+    with claimed(folder, ["a"]):
+        assert clock[-1] == 1000 + 4 * 30 + 60
+    with claimed(folder, ["a"]):  # and is not waited for again
+        assert clock[-1] == 1000 + 4 * 30 + 60
+
+
+def test_a_collection_that_others_may_not_wait_for_any_more_takes_nothing(
+    folder: FolderLocation, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with collecting(folder) as collection:
+        collection.check()
+        now = time.time()
+        monkeypatch.setattr(time, "time", lambda: now + 40)  # as after a machine slept
+        with pytest.raises(StoreError, match=r"interrupted for \d+ s: run it again"):
+            collection.check()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="Linux tells its boots apart")
+def test_two_machines_of_one_name_are_told_apart() -> None:
+    boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    assert boot in claims.this_process().host
 
 
 @pytest.mark.slow
@@ -255,7 +342,7 @@ def test_content_is_never_lost_between_who_claims_and_who_collects(folder: Folde
         while not done.is_set():
             with collecting(folder) as needed:
                 for sha256, _ in list(blobs.all()):
-                    if sha256 not in needed:
+                    if sha256 not in needed.claimed:
                         blobs.delete(sha256)
             rounds += 1
         return rounds

@@ -10,12 +10,14 @@ import textwrap
 import threading
 import time
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tracklayer.artifacts.catalog import Catalog, Version
+from tracklayer.artifacts.collecting import collect
 from tracklayer.artifacts.comparing import ArtifactDiff, ChangedFile, compare
 from tracklayer.artifacts.locations import FolderLocation
 from tracklayer.artifacts.records import ArtifactFile, LoggedArtifact
@@ -100,6 +102,23 @@ def test_the_same_content_again_is_the_version_that_has_it(catalog: Catalog) -> 
     assert len(catalog.versions("p", "model")) == 2
 
 
+def test_a_copy_and_a_reference_to_the_same_content_are_two_versions(catalog: Catalog) -> None:
+    artifact = logged(catalog, "a")
+    (copy,) = artifact.files
+    made = [
+        catalog.publish(replace(artifact, files=(file,)), "r")
+        for file in (
+            replace(copy, source="file:///x", reference="file:///x"),
+            copy,
+            replace(copy, source="file:///y", reference="file:///y"),
+            copy,
+        )
+    ]
+    assert [version.number for version in made] == [0, 1, 2, 1]
+    assert [catalog.files(version)[0].reference for version in made] == ["file:///x", None, "file:///y", None]
+    assert compare(made[0], made[1], catalog).changed == (ChangedFile("weights", 1, 1),)
+
+
 def test_latest_is_what_was_logged_last(catalog: Catalog) -> None:
     seen: list[str] = []
     for text in "abaabcab":
@@ -167,6 +186,36 @@ def test_a_pinned_version_cannot_be_deleted(catalog: Catalog) -> None:
     assert catalog.versions("p", "model") == []
     assert catalog.aliases("p", "model") == {}
     assert catalog.collections() == []
+
+
+def test_a_version_that_is_pinned_while_it_is_being_deleted_stays_with_its_content(
+    catalog: Catalog, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    version = publish(catalog, {"a": "1", "b": "2"})
+    create = FolderLocation.create
+
+    def create_while_others_pin_and_collect(location: FolderLocation, name: str, data: bytes) -> bool:
+        if not name.endswith(".deleted"):
+            return create(location, name, data)
+        Catalog(location).pin(version)
+        was_free = create(location, name, data)
+        collect(Catalog(location), [], dry_run=False)
+        return was_free
+
+    with monkeypatch.context() as patched:
+        patched.setattr(FolderLocation, "create", create_while_others_pin_and_collect)
+        with pytest.raises(UsageError, match="model:v0 is pinned"):
+            catalog.delete(version)
+    assert catalog.versions("p", "model") == [version]
+    assert catalog.pinned("p", "model") == {0}
+    assert [catalog.blobs.read(file.sha256) for file in catalog.files(version)] == [b"1", b"2"]
+
+
+def test_a_version_whose_list_of_files_is_damaged_can_be_deleted(catalog: Catalog) -> None:
+    version = publish(catalog, "a")
+    catalog.blobs.path(version.manifest).write_bytes(b"damaged")
+    catalog.delete(version)
+    assert catalog.versions("p", "model") == []
 
 
 def test_a_name_has_one_type_in_a_project(catalog: Catalog) -> None:
@@ -278,10 +327,10 @@ def test_collections_say_type_latest_and_count(catalog: Catalog) -> None:
         publish(catalog, text)
     publish(catalog, "a", name="data", type="dataset", project="q")
     assert [
-        (each.project, each.name, each.type, each.latest, each.count) for each in catalog.collections()
+        (each.project, each.name, each.type, each.latest.label, each.count) for each in catalog.collections()
     ] == [
-        ("p", "model", "model", 0, 2),
-        ("q", "data", "dataset", 0, 1),
+        ("p", "model", "model", "model:v0", 2),
+        ("q", "data", "dataset", "data:v0", 1),
     ]
     assert [each.name for each in catalog.collections("q")] == ["data"]
     assert catalog.collections("none") == []
@@ -330,7 +379,18 @@ def test_a_damaged_version_is_named_and_the_others_stay(
     with pytest.raises(CorruptArtifactError, match=r"v1\.json is damaged"):
         list(catalog.all())
     version_path(catalog, 3).write_bytes(damage)
-    assert [each.type for each in Catalog(catalog.location).collections()] == ["model"]
+    assert [each.latest.number for each in Catalog(catalog.location).collections()] == [2]
+
+
+def test_a_damaged_version_that_latest_names_is_left_out_like_any_other(catalog: Catalog) -> None:
+    for text in "aba":
+        publish(catalog, text)
+    catalog = Catalog(catalog.location)
+    version_path(catalog, 0).write_bytes(b"{")
+    assert [(each.latest.number, each.count) for each in catalog.collections()] == [(1, 2)]
+    assert catalog.aliases("p", "model") == {"latest": 1}
+    with pytest.raises(CorruptArtifactError, match=r"v0\.json is damaged"):
+        catalog.find("model")
 
 
 def test_a_version_whose_file_is_empty_is_not_there_yet(catalog: Catalog) -> None:
@@ -340,7 +400,7 @@ def test_a_version_whose_file_is_empty_is_not_there_yet(catalog: Catalog) -> Non
     version_path(catalog, 2).touch()
     assert catalog.find("model").number == 1
     assert [version.number for version in catalog.versions("p", "model")] == [0, 1]
-    assert [each.latest for each in catalog.collections()] == [1]
+    assert [each.latest.number for each in catalog.collections()] == [1]
     assert publish(catalog, "b").number == 1
     assert publish(catalog, "c").number == 3
     with pytest.raises(CorruptArtifactError, match=r"v2\.json is damaged: it is empty"):
@@ -569,6 +629,24 @@ atexit.register(lambda: print(len(catalog.versions("p", "model"))))
         [sys.executable, "-c", script, str(tmp_path)], capture_output=True, text=True, check=True
     )
     assert (done.stdout, done.stderr) == ("3\n", "")
+
+
+def test_what_fails_while_versions_are_read_ahead_is_raised(
+    catalog: Catalog, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for text in "ab":
+        publish(catalog, text)
+    read = FolderLocation.read
+
+    def fail_in_other_threads(location: FolderLocation, name: str) -> bytes | None:
+        if threading.current_thread() is not threading.main_thread():
+            msg = "out of order"
+            raise RuntimeError(msg)
+        return read(location, name)
+
+    monkeypatch.setattr(FolderLocation, "read", fail_in_other_threads)
+    with pytest.raises(RuntimeError, match="out of order"):
+        Catalog(catalog.location).versions("p", "model")
 
 
 def test_thousands_of_versions_are_read_once_and_cost_a_listing_afterwards(

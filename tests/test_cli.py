@@ -832,6 +832,7 @@ def read_info(store: Path, run_id: str) -> RunInfo:
     return tracklayer.open_store(store).run(run_id).info
 
 
+@pytest.mark.slow
 def test_what_a_hung_disk_did_not_take_is_recovered(store: Path, tmp_path: Path) -> None:
     code = """
 import sqlite3, sys, tracklayer

@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -66,6 +67,34 @@ def test_a_dry_run_says_the_same_and_changes_nothing(catalog: Catalog, tmp_path:
     assert everything(tmp_path) == before
     assert would == collect(catalog, [], dry_run=False)
     assert (would.contents, would.leftovers) == (2, 1)
+
+
+def test_a_dry_run_makes_nobody_wait_and_waits_for_nobody(catalog: Catalog) -> None:
+    def meanwhile() -> Iterator[str]:
+        assert catalog.location.names("claims") == []
+        yield from ()
+
+    def planned_meanwhile() -> Iterator[str]:
+        assert collect(Catalog(catalog.location), [], dry_run=True).contents == 1
+        yield from ()
+
+    catalog.blobs.add_bytes(b"a")
+    assert collect(catalog, meanwhile(), dry_run=True).contents == 1
+    assert collect(catalog, planned_meanwhile(), dry_run=False).contents == 1
+
+
+def test_a_collection_that_others_may_not_wait_for_any_more_ends(
+    catalog: Catalog, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def meanwhile() -> Iterator[str]:
+        now = time.time()
+        monkeypatch.setattr(time, "time", lambda: now + 40)  # as after a machine slept
+        yield from ()
+
+    content, _ = catalog.blobs.add_bytes(b"a")
+    with pytest.raises(StoreError, match="run it again"):
+        collect(catalog, meanwhile(), dry_run=False)
+    assert contents(catalog) == {content}
 
 
 def test_what_runs_need_stays(catalog: Catalog) -> None:
@@ -190,6 +219,20 @@ def test_files_that_were_half_written_are_removed_when_nobody_writes_them_any_mo
     assert collect(catalog, [], dry_run=True).leftovers == 1
     assert collect(catalog, [], dry_run=False).leftovers == 1
     assert (old.exists(), new.exists(), others.exists()) == (False, True, True)
+
+
+def test_a_version_that_was_only_reserved_when_its_process_was_killed_stops_no_collection(
+    catalog: Catalog, tmp_path: Path
+) -> None:
+    version = publish(catalog, "a")
+    reserved = tmp_path / "artifacts/p/model/versions/v1.json"  # as without hard links
+    reserved.touch()
+    with pytest.raises(StoreError, match="nothing was collected"):  # it may just be coming
+        collect(Catalog(catalog.location), [], dry_run=False)
+    os.utime(reserved, (1.0, 1.0))
+    assert collect(Catalog(catalog.location), [], dry_run=False).leftovers == 1
+    assert not reserved.exists()
+    assert contents(catalog) == needed(catalog, version)
 
 
 def leave_claim_of_a_dead_process(folder: Path) -> None:

@@ -99,6 +99,7 @@ def test_what_came_before_a_slow_value_is_durable_while_it_is_computed(run: Acti
     assert run.flush()
 
 
+@pytest.mark.slow
 def test_finish_waits_for_the_device_however_long(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("tracklayer.settings._FINISH_TIMEOUT", 0.3)
     monkeypatch.setenv("TRACKLAYER_FINISH_TIMEOUT", "0.3")
@@ -342,6 +343,7 @@ with tracklayer.init(id="failing") as run:
 """
 
 
+@pytest.mark.slow
 def test_a_failed_computation_costs_its_value_only(tmp_path: Path) -> None:
     # in a process of its own, since JAX reports the failure once more when the process ends
     command = [sys.executable, "-c", FAILING]

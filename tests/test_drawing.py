@@ -274,6 +274,7 @@ def test_pyplot_is_not_loaded() -> None:
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
+@pytest.mark.slow
 def test_threads_draw_beside_each_other_and_beside_pyplot() -> None:
     from matplotlib import pyplot as plt
 

@@ -155,6 +155,7 @@ def test_kill_9_keeps_all_but_the_last_moment(store: Path, train: Any) -> None:
     assert recorded(store).info.state == "crashed"
 
 
+@pytest.mark.slow
 def test_a_row_just_before_a_long_silence_survives_kill_9(store: Path, train: Any) -> None:
     training = train(
         """
@@ -354,6 +355,7 @@ def test_the_exit_code_of_a_run_that_is_over_is_not_that_of_the_next(store: Path
     assert recorded(store).info.state == "finished"
 
 
+@pytest.mark.slow
 def test_nothing_is_lost_when_the_interpreter_exits_right_after_100_000_calls(
     store: Path, train: Any
 ) -> None:
@@ -561,6 +563,7 @@ def test_a_forked_child_neither_writes_nor_hangs_nor_corrupts(store: Path, train
     assert_whole(store)
 
 
+@pytest.mark.slow
 def test_a_fork_after_a_run_was_finished_leaves_the_open_one_alone(store: Path, train: Any) -> None:
     training = train(
         """

@@ -18,7 +18,11 @@ import numpy as np
 import pytest
 
 import tracklayer
+from tracklayer.artifacts.catalog import Catalog
+from tracklayer.artifacts.collecting import collect
+from tracklayer.artifacts.locations import FolderLocation
 from tracklayer.errors import (
+    ArtifactNotFoundError,
     NoActiveRunError,
     RunExistsError,
     RunFinishedError,
@@ -745,6 +749,26 @@ def test_an_artifact_holds_what_its_files_held_at_the_call(run: ActiveRun, tmp_p
     mask = os.umask(0)
     os.umask(mask)
     assert blobs[0].stat().st_mode & 0o777 == 0o666 & ~mask
+
+
+@pytest.mark.parametrize("backend", ["sqlite", "tensorboard"])
+def test_what_a_run_uses_is_not_collected_before_it_ends(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, backend: str
+) -> None:
+    location = tmp_path / "shared by several stores"
+    monkeypatch.setenv("TRACKLAYER_ARTIFACTS", str(location))
+    (tmp_path / "w").write_bytes(b"weights")
+    with tracklayer.init("p", id="maker") as maker:
+        maker.log_artifact(tmp_path / "w", "w", "model")
+    catalog = Catalog(FolderLocation(location))
+    with tracklayer.init("p", id="user", backend=backend) as user:
+        used = user.use_artifact("w:v0")
+        catalog.delete(catalog.find("w:v0", "p"))
+        assert collect(catalog, [], dry_run=False).contents == 0
+        assert Path(used.file(tmp_path / "out")).read_bytes() == b"weights"
+        with pytest.raises(ArtifactNotFoundError):
+            user.use_artifact(used)
+    assert collect(catalog, [], dry_run=False).contents == 2
 
 
 def test_a_file_or_a_folder_is_an_artifact_too(run: ActiveRun, tmp_path: Path) -> None:

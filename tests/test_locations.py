@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 
+from tracklayer.artifacts.credentials import holds_credentials
 from tracklayer.artifacts.locations import FolderLocation, Location, locate
 from tracklayer.artifacts.remote import RemoteLocation
 from tracklayer.errors import StoreError, UsageError
@@ -205,6 +206,18 @@ def test_a_file_url_names_a_folder(tmp_path: Path) -> None:
     assert locate((tmp_path / "a b").as_uri(), tmp_path / "store").folder == tmp_path / "a b"
 
 
+def test_a_file_url_is_taken_whole_and_names_no_other_machine(tmp_path: Path) -> None:
+    assert locate("file:///data/run#3?", tmp_path).folder == Path("/data/run#3?")
+    assert locate("FILE://localhost/data/a%20b", tmp_path).folder == Path("/data/a b")
+    with pytest.raises(UsageError, match="a file of 'server'"):
+        locate("file://server/share", tmp_path)
+
+
+def test_a_folder_in_the_home_folder_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert locate("~/artifacts", tmp_path / "store").folder == tmp_path / "artifacts"
+
+
 def test_a_folder_that_cannot_be_written_is_a_store_error(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     location = FolderLocation(tmp_path / "file")
@@ -250,9 +263,11 @@ def test_without_hard_links_a_file_that_is_only_reserved_reads_as_not_there(
 @pytest.mark.parametrize(
     ("url", "said"),
     [
-        ("s3://key:secret@bucket/x", "password"),
-        ("s3://key:se/cret@bucket/x", "password"),
-        ("s3://bucket/x?token=secret", "address alone"),
+        ("s3://key:secret@bucket/x", "credentials"),
+        ("s3://key:se/cret@bucket/x", "credentials"),
+        ("s3://bucket/x?token=secret", "credentials"),
+        ("http://secret@host/x", "credentials"),
+        ("s3://bucket/x?versionId=secret", "address alone"),
         ("simplecache::s3://bucket/secret", "address alone"),
         ("nosuch://bucket", "fsspec knows no nosuch://"),
         ("ftp://host/folder", "mount it"),
@@ -264,6 +279,50 @@ def test_a_url_that_cannot_be_right_is_refused_and_secrets_are_not_shown(url: st
         locate(url, Path("store"))
     assert "secret" not in str(refused.value)
     assert "se/cret" not in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "s3://key:secret@bucket/x",
+        "s3://KEY:sec/ret@bucket/x",
+        "simplecache::https://user:secret@host/x",
+        "http://user:se::cret@host/x",
+        "zip://a.zip::https://secret@host/x",
+        "https://secret@host/x",
+        "s3://secret@bucket/x",
+        "ssh://user:secret@host/x",
+        "abfs://container:secret@account/x",
+        "https://host/x?X-Amz-Signature=secret",
+        "https://host/x?a=1;access_token=secret",
+        "https://host/x?SIG=secret",
+        "https://host/x#key=secret",
+        "https://host/x?to%6ben=secret",
+        "zip://a.zip::https://host/x?sas=secret",
+    ],
+)
+def test_a_url_with_credentials_is_known(url: str) -> None:
+    assert holds_credentials(url)
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "s3://bucket/a@b",
+        "s3://bucket/a:b@c",
+        "http://host:80/a@b",
+        "http://[::1]:80/a@b",
+        "zip://a.zip::s3://bucket/a@b",
+        "abfs://container@account.dfs.core.windows.net/x",
+        "ssh://user@host/x",
+        "github://owner:repository@main/x",
+        "https://host/x?versionId=3",
+        "https://host/x#section",
+        "/folder/a:b@c",
+    ],
+)
+def test_a_url_without_credentials_is_known(url: str) -> None:
+    assert not holds_credentials(url)
 
 
 def test_a_url_without_fsspec_says_what_to_install() -> None:
@@ -324,6 +383,44 @@ def test_a_server_without_conditional_writes_is_refused_before_it_loses_a_versio
     with pytest.raises(StoreError, match="8 of 8 at once did"):
         memory.create("v0.json", b"content")
     assert memory.names(".") == []
+
+
+@pytest.mark.parametrize("creates_once", [True, False])
+def test_a_server_is_tried_without_threads_where_none_can_be_started(
+    memory: RemoteLocation, monkeypatch: pytest.MonkeyPatch, creates_once: bool
+) -> None:
+    def start(thread: threading.Thread) -> None:
+        if started:
+            msg = "can't start new thread"
+            raise RuntimeError(msg)
+        started.append(thread)
+        start_one(thread)
+
+    def pipe_file(path: str, value: bytes, mode: str = "overwrite") -> None:
+        write(path, value, mode=mode if creates_once else "overwrite")
+
+    started, start_one, write = list[threading.Thread](), threading.Thread.start, memory._system.pipe_file
+    monkeypatch.setattr(threading.Thread, "start", start)
+    monkeypatch.setattr(memory._system, "pipe_file", pipe_file)
+    memory._is_exclusive = False
+    if creates_once:
+        assert memory.create("v0.json", b"content")
+    else:
+        with pytest.raises(StoreError, match="8 of 8"):
+            memory.create("v0.json", b"content")
+    assert memory.names("incoming") == []
+
+
+def test_a_file_system_that_sends_files_is_given_the_file_and_not_its_content(
+    memory: RemoteLocation, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    def put_file(_: object, source: str, target: str) -> None:
+        sent.append((source, target.rpartition("/")[2]))
+
+    sent: list[tuple[str, str]] = []
+    monkeypatch.setattr(type(memory._system), "put_file", put_file)
+    memory.move_in(tmp_path / "file", "name")
+    assert sent == [(str(tmp_path / "file"), "name")]
 
 
 def test_a_conflict_of_two_requests_is_tried_again(

@@ -294,6 +294,7 @@ def test_seeds_that_overflow_or_are_missing_can_be_drawn() -> None:
     assert "Infinity: 1 of 4 points, from step 2" in lines
 
 
+@pytest.mark.slow
 def test_a_key_cannot_steer_the_terminal_through_its_curve() -> None:
     record({step: {"\x1b[2Jkey": 1.0} for step in range(2)})
     assert r"\x1b[2Jkey" in "\n".join(section(cli("show", "run", "-k", "*").stdout, "curves"))

@@ -228,6 +228,7 @@ def test_any_key_will_do(run: ActiveRun, store: Path, key: str) -> None:
     assert [point.key for point in points(store)] == [key]
 
 
+@pytest.mark.slow
 def test_ten_thousand_keys_in_one_row(run: ActiveRun, store: Path) -> None:
     page = Html("same", inject=False)
     run.log({f"page/{number}": page for number in range(5_000)} | {f"x/{n}": n for n in range(5_000)})

@@ -103,6 +103,7 @@ def test_an_optimizer_that_is_not_monitored_is_named() -> None:
         optimizer_metrics(optax.adam(1e-3).init(PARAMS))
 
 
+@pytest.mark.slow
 def test_an_nnx_optimizer_is_logged_each_step(tmp_path: Path) -> None:
     model = nnx.Linear(2, 1, rngs=nnx.Rngs(0))
     optimizer = nnx.Optimizer(model, monitor(optax.adam(SCHEDULE), SCHEDULE), wrt=nnx.Param)

@@ -175,6 +175,7 @@ def test_curves_of_classes_with_names_are_wandbs(name: str) -> None:
     assert_same(getattr(plot, name)(named, probas), getattr(wandb.plot, name)(named, probas))
 
 
+@pytest.mark.slow
 def test_more_points_than_wandb_draws_are_thinned_as_there() -> None:
     y_true = labels_of_prime_counts(6659, 6661, 6673)
     probas = np.random.default_rng(0).random((len(y_true), 3))

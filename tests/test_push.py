@@ -7,7 +7,8 @@ import math
 import re
 import shutil
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,10 @@ import pytest
 import tensorboard_oracle
 import tracklayer
 from machine import Ended, Machine, killed_at_the_end
+from tracklayer import pushing, registry
+from tracklayer.artifacts.locations import FolderLocation
+from tracklayer.artifacts.records import LoggedArtifact
+from tracklayer.protocol import RunInfo
 from tracklayer.values import Histogram, Text
 from wandb_server import API_KEY, Failure, Request, ServedRun, WandbServer
 
@@ -337,6 +342,34 @@ def test_a_login_node_may_be_set_to_offline(server: WandbServer, machine: Machin
     assert_complete(server, 10)
 
 
+def test_of_what_many_runs_made_a_push_reads_what_its_own_run_did(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for number in range(12):
+        with tracklayer.init(project="p", id=f"r{number}", backend="sqlite", dir=tmp_path / "store") as run:
+            (tmp_path / "w.bin").write_text(str(number))
+            run.log_artifact(tmp_path / "w.bin", name="model", type="model")
+    reader = tracklayer.open_store(tmp_path / "store").run("r3")
+    read: list[str] = []
+    read_file = FolderLocation.read
+
+    def noted(self: FolderLocation, name: str) -> bytes | None:
+        read.append(name)
+        return read_file(self, name)
+
+    monkeypatch.setattr(FolderLocation, "read", noted)
+    asked: list[Sequence[LoggedArtifact]] = []
+
+    def received(info: RunInfo, made: Sequence[LoggedArtifact], used: Sequence[LoggedArtifact]) -> None:
+        asked.append(made)
+
+    backend = replace(registry.load("sqlite"), received=received)
+    report = pushing.push(reader, backend, tmp_path / "store", dry_run=True)
+    assert (report.outcome, [made.label for made in asked[0]]) == ("would send", ["model:v3"])
+    versions = {Path(name).stem for name in read if "/versions/" in name}
+    assert versions == {"v3", "v11"}, "its own, and the newest, which `latest` names"
+
+
 # -- a server that fails --------------------------------------------------------------------------
 
 
@@ -349,28 +382,42 @@ def rows(request: Request) -> bool:
 
 
 @pytest.mark.parametrize(
-    ("what", "failure", "said"),
+    ("what", "failures"),
     [
-        (everything, Failure(status=401, message="not logged in"), "failed: .*not logged in"),
-        (everything, Failure(status=500, message="no database"), "failed: .*500"),
-        (everything, Failure(drop=True), "failed: .*http://127.0.0.1"),
-        (rows, Failure(status=401), "unconfirmed: .*lacks 10 rows"),
-        (rows, Failure(status=500), "unconfirmed: .*lacks 10 rows"),
+        (
+            everything,
+            [
+                (Failure(status=401, message="not logged in"), "failed: .*not logged in"),
+                (Failure(status=500, message="no database"), "failed: .*500"),
+                (Failure(drop=True), "failed: .*http://127.0.0.1"),
+            ],
+        ),
+        (
+            rows,
+            [
+                (Failure(status=401), "unconfirmed: .*lacks 10 rows"),
+                (Failure(status=500), "unconfirmed: .*lacks 10 rows"),
+            ],
+        ),
     ],
 )
 def test_a_server_that_fails_is_named_and_the_next_push_goes_on(
     server: WandbServer,
     machine: Machine,
     what: Callable[[Request], bool],
-    failure: Failure,
-    said: str,
+    failures: list[tuple[Failure, str]],
 ) -> None:
     machine.run(SHORT, "r").well()
     for service in ("GRAPHQL", "FILE_STREAM"):
         machine.environment[f"WANDB_X_{service}_RETRY_MAX"] = "1"
-    server.fail = lambda request: failure if what(request) else None
-    (pushed,) = push_impatiently(machine, "r")
-    assert re.match(said, f"{pushed['outcome']}: {pushed['message']}")
+    for failure, said in failures:
+
+        def fail(request: Request, failure: Failure = failure) -> Failure | None:
+            return failure if what(request) else None
+
+        server.fail = fail
+        (pushed,) = push_impatiently(machine, "r")
+        assert re.match(said, f"{pushed['outcome']}: {pushed['message']}")
     server.fail = None
     assert machine.push("r")["outcome"] == "sent"
     assert_complete(server, 10)

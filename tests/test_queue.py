@@ -879,6 +879,7 @@ def test_finish_waits_for_a_local_run_as_long_as_it_gets_on(
     assert run.ended == Status()
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("impatient")
 def test_bringing_in_a_long_spill_is_getting_on(
     queue_for: Callable[..., Queue], monkeypatch: pytest.MonkeyPatch
@@ -956,6 +957,7 @@ def test_calls_from_many_threads_are_all_kept_each_threads_in_order(
         assert [call[1] for call in run.durable if f"t{i}" in call[2]] == list(range(5000))
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("impatient")
 def test_threads_that_log_through_an_outage_lose_nothing(
     queue_for: Callable[..., Queue], temporary: Path
@@ -1000,6 +1002,7 @@ def handling(handler: Callable[[], None]) -> Iterator[Callable[[], None]]:
         signal.signal(signal.SIGUSR1, before)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("limit", [256_000_000, 20_000])
 def test_a_signal_handler_that_logs_and_flushes_does_not_deadlock(
     queue_for: Callable[..., Queue], limit: int, monkeypatch: pytest.MonkeyPatch

@@ -287,6 +287,7 @@ def test_times_are_those_of_the_log_calls(store: Path) -> None:
 # -- live reading -------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("folding_often")
 def test_a_live_run_is_read_while_it_is_written(store: Path) -> None:
     """Every reading sees a whole state: all keys of a row, no step missing, nothing older than before."""
@@ -612,6 +613,7 @@ def test_a_truncated_file_is_marked_or_fails_where_it_is_cut(
     assert marked > 3
 
 
+@pytest.mark.slow
 def test_any_damage_is_a_store_error_and_nothing_else(store: Path, good: Path, whole_file: bytes) -> None:
     chance = random.Random(1)
     for _ in range(15):
@@ -863,6 +865,7 @@ IDS = [
 ]
 
 
+@pytest.mark.slow
 def test_ids_that_differ_in_anything_get_files_that_differ_on_any_file_system(store: Path) -> None:
     for number, run_id in enumerate(IDS):
         with tracklayer.init(id=run_id) as run:

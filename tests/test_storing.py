@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import os
 import pty
 import random
@@ -12,10 +13,12 @@ import socket
 import subprocess
 import sys
 import textwrap
+import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any, TextIO
 
 import pytest
 
@@ -89,7 +92,7 @@ def test_files_are_there_and_needed_inside_the_block(place: str, tmp_path: Path,
     assert len(list(blobs.all())) == 3  # two files have one content
     assert location.names("claims") == []
     with collecting(location) as needed:
-        assert needed == set()
+        assert needed.claimed == set()
 
 
 def test_the_files_are_the_callers_again(location: FolderLocation, sources: Path) -> None:
@@ -331,6 +334,37 @@ def test_a_full_disk_stores_nothing_and_leaves_its_room_to_others(
     assert len(store({"0.bin": files["0.bin"]}, small_disk)) == 1
 
 
+@pytest.mark.parametrize("already", [0, 1])
+def test_what_goes_wrong_is_told_where_the_system_gives_no_more_threads(
+    location: FolderLocation, sources: Path, monkeypatch: pytest.MonkeyPatch, already: int
+) -> None:
+    def start(thread: threading.Thread) -> None:
+        if thread.name.startswith("tracklayer-storing"):
+            if len(started) == already:
+                msg = "can't start new thread"
+                raise RuntimeError(msg)
+            started.append(thread)
+        start_one(thread)
+
+    def content(reading: storing._Reading, state: storing._State) -> storing._Taken:
+        if reading.path == broken:
+            raise PermissionError(reading.path)
+        return read(reading, state)
+
+    started, start_one, read = list[threading.Thread](), threading.Thread.start, storing._content
+    files = write(sources, {f"{number}": b"x" * (100 - number) for number in range(20)})
+    broken = "0"  # the largest, which the first thread takes
+    monkeypatch.setattr(threading.Thread, "start", start)
+    monkeypatch.setattr(storing, "_content", content)
+    with pytest.raises(PermissionError):
+        store(files, location)
+    assert list(Blobs(location).all()) == []
+    broken = ""
+    started.clear()
+    assert store(files, location).keys() == files.keys()
+    assert_clean(location)
+
+
 # -- killed at any instant -------------------------------------------------------------------------------
 
 
@@ -396,6 +430,49 @@ def test_storing_that_takes_long_says_how_far_it_is(
     assert lines
     assert all(line.startswith("tracklayer: storing artifact x: ") for line in lines)
     assert all(line.endswith(" of 4 MB") for line in lines)
+
+
+class Tee:
+    """What a program may have put in the place of stderr."""
+
+    def __init__(self) -> None:
+        self.written = ""
+
+    def write(self, text: str) -> None:
+        self.written += text
+
+
+def broken_pipe() -> TextIO:
+    reading, writing = os.pipe()
+    os.close(reading)
+    return io.TextIOWrapper(io.FileIO(writing, "w"), write_through=True)
+
+
+def closed_file() -> TextIO:
+    file = io.StringIO()
+    file.close()
+    return file
+
+
+@pytest.mark.parametrize("stderr", [Tee, broken_pipe, closed_file])
+def test_a_progress_line_that_cannot_be_written_harms_nothing(
+    location: FolderLocation,
+    sources: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    stderr: Callable[[], Any],
+) -> None:
+    paths = write(sources, {"a.bin": bytes(2_000_000)})
+    known = store(paths, location)
+    monkeypatch.setattr(storing, "_QUIET_SECONDS", 0.03)
+    slow_work(monkeypatch)
+    monkeypatch.setattr(sys, "stderr", place := stderr())
+    with stored(paths, location, known=known, progress="storing artifact x"):
+        pass
+    if isinstance(place, Tee):
+        assert place.written.startswith("tracklayer: storing artifact x: ")
+    else:
+        with suppress(OSError):  # of the broken pipe
+            place.close()
 
 
 def test_storing_that_is_soon_done_says_nothing(

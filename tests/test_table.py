@@ -596,6 +596,7 @@ def test_an_image_that_cannot_be_encoded_says_where_it_is() -> None:
         table.snapshot().encoded  # noqa: B018 - encodes it
 
 
+@pytest.mark.slow
 def test_two_hundred_thousand_rows_take_linear_time() -> None:
     def seconds(rows: int) -> float:
         cells = [[index, 0.5, "text", None] for index in range(rows)]

@@ -336,6 +336,7 @@ def test_mended_images_and_sounds_are_those_logged_last(shown: Callable[[str], S
     assert [step for step, _ in run.steps("loss")] == [2, 3]
 
 
+@pytest.mark.slow
 def test_mending_holds_one_row_at_a_time(tmp_path: Path) -> None:
     path = tmp_path / "long.wav"
     path.write_bytes(bytes(4_000_000))

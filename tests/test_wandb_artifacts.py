@@ -417,6 +417,42 @@ def test_an_upload_that_fails_for_good_is_reported(server: WandbServer, machine:
     assert [one.files for one in server.artifacts] == [{"w.bin": b"1"}]
 
 
+def test_a_server_that_does_not_say_what_it_has_is_not_taken_to_have_nothing(
+    server: WandbServer, machine: Machine
+) -> None:
+    machine.environment["WANDB_X_GRAPHQL_RETRY_MAX"] = "1"
+    started = machine.start(SESSION)
+    with killed_at_the_end(started):
+        session = Session(started)
+        session("make", "one", "1")
+        session("make", "two", "2")
+        session.push()
+        session("name", "model:v0", "best")
+        before = len(server.requests)
+
+        def fail_once_it_sends(request: Request) -> Failure | None:
+            is_sending = any(one.operation == "UpsertBucket" for one in server.requests[before:])
+            is_asked = request.operation == "GetDefaultEntity"  # where the versions are
+            return Failure(status=500) if is_sending and is_asked else None
+
+        server.fail = fail_once_it_sends
+        (report,) = session("push", "one")
+        assert report["outcome"] == "failed"
+        assert f"cannot ask {server.url} about the artifact 'model:v0'" in report["message"]
+        assert version(server, "model", 0).aliases == []
+        assert version(server, "model", 1).aliases == ["latest"]
+
+        server.fail = lambda r: Failure(status=403) if r.operation == "CreateArtifact" else None
+        (report,) = session("push", "one")
+        assert report["outcome"] == "unconfirmed", "a refusal costs the artifact alone"
+        assert "lacks artifacts model:v0" in report["message"]
+
+        server.fail = None
+        assert session.push("one") == {"one": "sent"}
+    assert version(server, "model", 0).aliases == ["best"]
+    assert version(server, "model", 1).aliases == ["latest"]
+
+
 def test_content_that_is_not_what_was_stored_is_not_sent(
     server: WandbServer, machine: Machine, session: Session
 ) -> None:
@@ -452,6 +488,51 @@ def test_artifacts_may_lie_at_a_url(server: WandbServer, machine: Machine, backe
     assert server.artifacts == [only]
     assert not list((machine.folder / "temporary").glob("tracklayer-wandb-*"))
     assert not [path for path in (machine.folder / "home").rglob("*") if path.is_file() and is_content(path)]
+
+
+OBJECT_STORE = """
+import collections, json, os, pathlib
+from click.testing import CliRunner
+from fsspec.implementations.memory import MemoryFileSystem
+import tracklayer
+from tracklayer.artifacts import remote
+from tracklayer.cli import main
+
+read, connections = collections.Counter(), []
+cat_file, connected = MemoryFileSystem.cat_file, remote._connected
+
+def counted_read(self, path, start=None, end=None, **options):
+    content = cat_file(self, path, start=start, end=end, **options)
+    read[path.rpartition("/")[2]] += len(content)
+    return content
+
+with tracklayer.init(project="p", id="r") as run:
+    artifact = tracklayer.Artifact("model", "model")
+    for name, content in {"a": "one", "b": "two", "c": "three", "d": "one"}.items():
+        pathlib.Path(name).write_text(content)
+        artifact.add_file(name)
+    run.log_artifact(artifact)
+contents = {file.sha256 for file in tracklayer.open_store().run("r").artifacts()[0].files}
+MemoryFileSystem.cat_file = counted_read
+remote._connected = lambda url: connections.append(url) or connected(url)
+done = CliRunner().invoke(main, ["push", "--all"], catch_exceptions=False)
+print(json.dumps({
+    "code": done.exit_code,
+    "read": sum(size for name, size in read.items() if name in contents),
+    "connections": len(connections),
+}))
+"""
+
+
+def test_each_content_of_an_object_store_is_read_once_and_all_over_one_connection(
+    server: WandbServer, machine: Machine
+) -> None:
+    said = machine.run(OBJECT_STORE, TRACKLAYER_ARTIFACTS="memory://bucket").said
+    assert said["code"] == 0
+    assert version(server, "model").files == {"a": b"one", "b": b"two", "c": b"three", "d": b"one"}
+    assert said["read"] == len("one" + "two" + "three")
+    assert said["connections"] < 5, "two of the reader's, the catalog's, the contents': none for each file"
+    assert not list((machine.folder / "temporary").glob("tracklayer-wandb-*"))
 
 
 def is_content(path: Path) -> bool:

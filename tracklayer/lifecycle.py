@@ -15,6 +15,7 @@ import os
 import signal
 import sys
 import threading
+import weakref
 from collections.abc import Callable
 from contextlib import suppress
 from types import FrameType
@@ -25,13 +26,15 @@ from tracklayer.forking import tell_children
 from tracklayer.protocol import Status
 
 if TYPE_CHECKING:
+    from concurrent.futures import Executor
+
     from tracklayer.front import ActiveRun
 
 _SIGNALS: Final = ("SIGTERM", "SIGHUP", "SIGINT")
 
 
 class _OpenRuns:
-    """What is open: the module's one piece of state."""
+    """What is open."""
 
     def __init__(self) -> None:
         self.all: list[ActiveRun] = []
@@ -45,6 +48,7 @@ class _OpenRuns:
         self.all.clear()
 
 
+_shut_down_first: Final[weakref.WeakSet[Executor]] = weakref.WeakSet()
 _open = _OpenRuns()
 tell_children(_open)
 
@@ -109,15 +113,21 @@ def exit_before_others() -> None:
     atexit.register(_at_exit)
 
 
-def before_threads_end(call: Callable[[], object]) -> None:
-    """Have something called at interpreter exit while threads still start and executors still take work.
+def shut_down_first(executor: Executor) -> None:
+    """Have an executor's work done at interpreter exit, while others still take what it gives them to do.
 
     Exit hooks come after that.  Python's own executors have a place before it, which is no public one.
     """
     register: Callable[[Callable[[], object]], None] | None = getattr(threading, "_register_atexit", None)
-    if register is not None:
+    if not _shut_down_first and register is not None:
         with suppress(RuntimeError):  # the interpreter is going down already
-            register(call)
+            register(_shut_down)
+    _shut_down_first.add(executor)
+
+
+def _shut_down() -> None:
+    for executor in list(_shut_down_first):
+        executor.shutdown()
 
 
 def _exit_with_process() -> None:

@@ -19,7 +19,13 @@ from typing import TYPE_CHECKING, Any, Final, Literal, cast, final
 
 from tracklayer.artifacts.catalog import Catalog, Version
 from tracklayer.artifacts.locations import locate
-from tracklayer.errors import BackendUnavailableError, TracklayerError
+from tracklayer.errors import (
+    ArtifactNotFoundError,
+    BackendUnavailableError,
+    CorruptArtifactError,
+    StoreTooNewError,
+    TracklayerError,
+)
 from tracklayer.ledger import Ledger
 from tracklayer.protocol import CanBeAbandoned, Received, Resume, RunInfo
 from tracklayer.reading import Row, RunReader
@@ -226,12 +232,12 @@ class _Push:
 
 @final
 class _Versions:
-    """The versions of a store's artifacts, each artifact's read once."""
+    """The versions of a store's artifacts; what aliases there are of each artifact is read once."""
 
     def __init__(self, catalog: Catalog) -> None:
         self._catalog = catalog
         self._aliases = cache(catalog.aliases)
-        self._living = cache(self._read)
+        self._living = cache(self._get)
 
     def described(self, artifact: LoggedArtifact) -> LoggedArtifact:
         """Return an artifact as its version is described and called now, `latest` included.
@@ -258,11 +264,16 @@ class _Versions:
         )
 
     def _version(self, artifact: LoggedArtifact) -> Version | None:
-        number = artifact.version
-        return None if number is None else self._living(artifact.project, artifact.name).get(number)
+        place, number = (artifact.project, artifact.name), artifact.version
+        if number is None or not self._aliases(*place):  # none of it lives
+            return None
+        return self._living(*place, number)
 
-    def _read(self, project: str, name: str) -> Mapping[int, Version]:
-        return {version.number: version for version in self._catalog.versions(project, name)}
+    def _get(self, project: str, name: str, number: int) -> Version | None:
+        try:
+            return self._catalog.get(project, name, number)
+        except (ArtifactNotFoundError, CorruptArtifactError, StoreTooNewError):
+            return None
 
 
 def lacking_of(row: Row, found: Received | None) -> Row | None:

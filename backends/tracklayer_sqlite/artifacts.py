@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Generator
 from contextlib import contextmanager
+from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,6 +12,7 @@ from tracklayer.artifacts.blobs import Blobs
 from tracklayer.artifacts.claims import claimed, staged
 from tracklayer.artifacts.records import ArtifactFile
 from tracklayer.artifacts.references import fetch
+from tracklayer.artifacts.versions import files_data
 from tracklayer.errors import ArtifactNotFoundError, CorruptArtifactError
 
 if TYPE_CHECKING:
@@ -44,7 +46,7 @@ def version_here(artifact: LoggedArtifact, number: int, catalog: Catalog, run_id
     except ArtifactNotFoundError:
         pass
     else:
-        if version.digest == artifact.digest:
+        if version.manifest == sha256(files_data(artifact.files)).hexdigest():
             return version
     with contents_here(artifact, catalog.location):
         return catalog.publish(artifact, run_id)

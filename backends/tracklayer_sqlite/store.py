@@ -21,7 +21,6 @@ from tracklayer_sqlite.recording import run_path
 
 if TYPE_CHECKING:
     from tracklayer.artifacts.artifact import Artifact
-    from tracklayer.artifacts.catalog import Version
 
 
 @final
@@ -90,7 +89,7 @@ class SQLiteStore:
             StoreError: the place where artifacts lie cannot be read.
         """
         catalog = self._catalog()
-        return self._artifact(catalog.find(ref, project), catalog)
+        return artifact_of(catalog.find(ref, project), catalog, self.find)
 
     def artifacts(
         self,
@@ -100,18 +99,17 @@ class SQLiteStore:
     ) -> list[Artifact]:
         """Return every version of every artifact, by project, name and number."""
         catalog = self._catalog()
-        return [
-            self._artifact(version, catalog)
-            for collection in catalog.collections(project)
-            if name in {None, collection.name} and type in {None, collection.type}
-            for version in catalog.versions(collection.project, collection.name)
-        ]
+        found: list[Artifact] = []
+        for collection in catalog.collections(project):
+            if name in {None, collection.name} and type in {None, collection.type}:
+                aliases = catalog.aliases(collection.project, collection.name)  # once, since they move
+                for version in catalog.versions(collection.project, collection.name):
+                    names = [alias for alias, number in aliases.items() if number == version.number]
+                    found.append(artifact_of(version, catalog, self.find, names))
+        return found
 
     def _catalog(self) -> Catalog:
         return Catalog(locate(artifacts_url(), self.path))
-
-    def _artifact(self, version: Version, catalog: Catalog) -> Artifact:
-        return artifact_of(version, catalog, self.find)
 
     def unreadable(self) -> list[UnreadableRun]:
         """Return the runs that cannot be read."""

@@ -7,19 +7,24 @@ from __future__ import annotations
 
 import base64
 import hashlib
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import contextmanager
-from functools import cache, cached_property, lru_cache
+from functools import cache, cached_property, partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING, Any, BinaryIO, Final, final
+from typing import TYPE_CHECKING, Any, Final, TypeAlias, final
 
 import wandb
 from wandb.errors import CommError
 from wandb.sdk.artifacts.artifact_manifest_entry import ArtifactManifestEntry
 from wandb.sdk.lib.paths import LogicalPath
+from wandb.sdk.lib.service.service_connection import (  # pyright: ignore[reportMissingTypeStubs] - a folder without __init__
+    WandbApiFailedError,
+)
 
-from tracklayer.errors import CorruptArtifactError, UnsupportedValueError
+from tracklayer.artifacts.blobs import Blobs, blob_name
+from tracklayer.errors import BackendUnavailableError, CorruptArtifactError, UnsupportedValueError
+from tracklayer_wandb.login import api_url
 
 if TYPE_CHECKING:
     from tracklayer.artifacts.records import ArtifactFile, LoggedArtifact
@@ -27,9 +32,26 @@ if TYPE_CHECKING:
 API_SECONDS: Final = 20  # for each answer of the server
 _CHUNK: Final = 1 << 20
 _KNOWN_FILES: Final = 100_000  # whose MD5 is kept: a push needs it several times
+_NONE_THERE: Final = ("could not find", "unable to parse 'artifacts' response")
+"""What the client says, in lower case, of a collection, type or project that the server does not have."""
+_MAYBE_LATER: Final = frozenset({408, 429})
+"""The statuses among the 4xx with which a server does not say no."""
+
+_md5s: dict[tuple[str, str], str] = {}
+"""By where a content lies and its SHA-256."""
+
+Fetch: TypeAlias = "Callable[[ArtifactFile], Path]"
+"""What returns a file of this machine with the content of an artifact's file."""
 
 
-def as_wandb(artifact: LoggedArtifact) -> wandb.Artifact:
+@contextmanager
+def fetching() -> Generator[Fetch]:
+    """Give what fetches files that are not on this machine, each once; its copies go with the block."""
+    with TemporaryDirectory(prefix="tracklayer-wandb-") as folder:
+        yield partial(_local, Path(folder))
+
+
+def as_wandb(artifact: LoggedArtifact, fetch: Fetch) -> wandb.Artifact:
     """Return the W&B artifact with these files.
 
     Files of this machine are not copied, since they stay; others are fetched, and the client removes its
@@ -48,16 +70,13 @@ def as_wandb(artifact: LoggedArtifact) -> wandb.Artifact:
     )
     for file in artifact.files:
         if file.reference is None and _is_url(file.source):
-            with TemporaryDirectory(prefix="tracklayer-wandb-") as folder:
-                copy = Path(folder) / "file"
-                _fetch(file, copy)
-                made.add_file(str(copy), name=file.path, skip_cache=True, policy="mutable")
+            made.add_file(str(fetch(file)), name=file.path, skip_cache=True, policy="mutable")
         else:
-            made.manifest.add_entry(_entry(file))
+            made.manifest.add_entry(_entry(file, fetch))
     return made
 
 
-def digest_of(artifact: LoggedArtifact) -> str:
+def digest_of(artifact: LoggedArtifact, fetch: Fetch) -> str:
     """Return W&B's digest of an artifact's content.
 
     Raises:
@@ -66,7 +85,7 @@ def digest_of(artifact: LoggedArtifact) -> str:
     """
     manifest = wandb.Artifact(artifact.name, type=artifact.type).manifest
     for file in artifact.files:
-        manifest.add_entry(_entry(file))
+        manifest.add_entry(_entry(file, fetch))
     return manifest.digest()
 
 
@@ -79,20 +98,23 @@ class Collections:
         self._entity = entity
         self._versions = cache(self._asked)
 
-    def find(self, artifact: LoggedArtifact, project: str) -> wandb.Artifact | None:
+    def find(self, artifact: LoggedArtifact, project: str, fetch: Fetch) -> wandb.Artifact | None:
         """Return the version with the same content; `project` is that of an artifact which names none.
 
         Raises:
             CorruptArtifactError, ValueError: as `digest_of`.
+            CommError, WandbApiFailedError: the server does not answer, or with an error.
         """
         place = f"{self._entity}/{artifact.project or project}/{artifact.name}"
-        return self._versions(artifact.type, place).get(digest_of(artifact))
+        return self._versions(artifact.type, place).get(digest_of(artifact, fetch))
 
     def _asked(self, kind: str, place: str) -> Mapping[str, wandb.Artifact]:
         try:
             versions = list(self._api.artifacts(kind, place))
-        except (CommError, ValueError):
-            return {}  # there is no such collection
+        except (CommError, ValueError) as error:
+            if any(words in str(error).lower() for words in _NONE_THERE):
+                return {}
+            raise  # else an older version would be logged again, and become `latest`
         return {version.digest: version for version in versions if version.state == "COMMITTED"}
 
 
@@ -145,11 +167,13 @@ class ArtifactSender:
         Raises:
             UnsupportedValueError: the client or the server does not take it.
             CorruptArtifactError: the content of a file is gone, or is not what was stored.
+            BackendUnavailableError: the server does not say what it has.
         """
-        with _refused_by_name(artifact):
-            found = self._collections.find(artifact, self._run.project) if self._replaying else None
+        project = self._run.project
+        with _refused_by_name(artifact), fetching() as fetch:
+            found = self._collections.find(artifact, project, fetch) if self._replaying else None
             if found is None:
-                self._run.log_artifact(as_wandb(artifact), aliases=list(artifact.aliases))
+                self._run.log_artifact(as_wandb(artifact, fetch), aliases=list(artifact.aliases))
             elif found.id not in self._made:
                 self._recorded.log_artifact(found, aliases=artifact.aliases)
             elif lacking := _lacking_aliases(found, artifact):
@@ -162,18 +186,19 @@ class ArtifactSender:
             UnsupportedValueError: the server does not have it, and it belongs to another project; or the
                 client or the server does not take it.
             CorruptArtifactError: the content of a file is gone, or is not what was stored.
+            BackendUnavailableError: the server does not say what it has.
         """
         project = self._run.project
-        with _refused_by_name(artifact):
+        with _refused_by_name(artifact), fetching() as fetch:
             collections = self._collections if self._replaying else Collections(self._api, self._run.entity)
-            found = collections.find(artifact, project)
+            found = collections.find(artifact, project, fetch)
             if found is not None:
                 if not self._replaying or found.id not in self._used:
                     self._recorded.use_artifact(found)
             elif artifact.project in {"", project}:
                 # as the client's `use_artifact` does, which would wait for the upload
                 self._run._log_artifact(  # noqa: SLF001
-                    as_wandb(artifact),
+                    as_wandb(artifact, fetch),
                     aliases=list(artifact.aliases),
                     is_user_created=True,
                     use_after_commit=True,
@@ -206,12 +231,28 @@ class ArtifactSender:
 
 @contextmanager
 def _refused_by_name(artifact: LoggedArtifact) -> Generator[None]:
-    """Turn what the client raises on an artifact that it does not take into `UnsupportedValueError`."""
+    """Turn what the client raises on an artifact that is not taken into `UnsupportedValueError`.
+
+    Trouble on the way to the server is no refusal, but `BackendUnavailableError`.
+    """
     try:
         yield
-    except (wandb.Error, TypeError, ValueError) as error:
+    except (wandb.Error, WandbApiFailedError, TypeError, ValueError) as error:
+        if _is_trouble(error):
+            msg = f"cannot ask {api_url()} about the artifact {artifact.label!r}: {error}"
+            raise BackendUnavailableError(msg) from error
         msg = f"the artifact {artifact.label!r}: {error}"
         raise UnsupportedValueError(msg) from error
+
+
+def _is_trouble(error: Exception) -> bool:
+    """Say whether the server did not answer, or failed: else it said no, or the client did."""
+    cause = error.exc if isinstance(error, CommError) else error
+    if not isinstance(cause, WandbApiFailedError):
+        return cause is None or isinstance(cause, OSError)
+    answer: Any = getattr(cause, "response", None)
+    status = 0 if answer is None else answer.http_status
+    return status // 100 != 4 or status in _MAYBE_LATER
 
 
 def _lacking_aliases(found: wandb.Artifact, artifact: LoggedArtifact) -> set[str]:
@@ -221,12 +262,13 @@ def _lacking_aliases(found: wandb.Artifact, artifact: LoggedArtifact) -> set[str
 
 def _found(collections: Collections, artifact: LoggedArtifact, project: str) -> wandb.Artifact | None:
     try:
-        return collections.find(artifact, project)
+        with fetching() as fetch:
+            return collections.find(artifact, project, fetch)
     except (CorruptArtifactError, ValueError):
         return None  # logging it says why it cannot be there
 
 
-def _entry(file: ArtifactFile) -> ArtifactManifestEntry:
+def _entry(file: ArtifactFile, fetch: Fetch) -> ArtifactManifestEntry:
     if file.reference is not None:
         return ArtifactManifestEntry(
             path=LogicalPath(file.path),
@@ -238,49 +280,55 @@ def _entry(file: ArtifactFile) -> ArtifactManifestEntry:
     local = None if _is_url(file.source) else file.source
     return ArtifactManifestEntry(
         path=LogicalPath(file.path),
-        digest=_md5(file.source, file.sha256),
+        digest=_md5(file, fetch),
         size=file.size,
         local_path=local,
         skip_cache=True,
     )
 
 
-@lru_cache(_KNOWN_FILES)
-def _md5(source: str, sha256: str) -> str:
+def _md5(file: ArtifactFile, fetch: Fetch) -> str:
     """Return the MD5 of a content, in base64 as W&B writes it, when its SHA-256 is what it should be."""
-    with _opened(source) as file:
-        return _hashed(file, source, sha256, None)
+    key = file.source, file.sha256
+    if key not in _md5s:
+        if len(_md5s) >= _KNOWN_FILES:
+            _md5s.pop(next(iter(_md5s)), None)
+        _md5s[key] = _hashed(file, fetch(file))
+    return _md5s[key]
 
 
-def _fetch(file: ArtifactFile, target: Path) -> None:
-    with _opened(file.source) as content, target.open("xb") as copy:
-        _hashed(content, file.source, file.sha256, copy)
-
-
-def _hashed(content: BinaryIO, source: str, sha256: str, copy: BinaryIO | None) -> str:
+def _hashed(file: ArtifactFile, local: Path) -> str:
     md5, found = hashlib.md5(usedforsecurity=False), hashlib.sha256()
-    while chunk := content.read(_CHUNK):
-        md5.update(chunk)
-        found.update(chunk)
-        if copy is not None:
-            copy.write(chunk)
-    if found.hexdigest() != sha256:
-        msg = f"{source} is not what was stored there"
+    try:
+        with local.open("rb") as content:
+            while chunk := content.read(_CHUNK):
+                md5.update(chunk)
+                found.update(chunk)
+    except FileNotFoundError as error:
+        msg = f"{file.source} is gone"
+        raise CorruptArtifactError(msg) from error
+    if found.hexdigest() != file.sha256:
+        msg = f"{file.source} is not what was stored there"
         raise CorruptArtifactError(msg)
     return base64.b64encode(md5.digest()).decode()
 
 
-def _opened(source: str) -> BinaryIO:
-    try:
-        if not _is_url(source):
-            return Path(source).open("rb")
-        from tracklayer.artifacts.remote import remote_location  # imports fsspec
+def _local(folder: Path, file: ArtifactFile) -> Path:
+    """Return a file of this machine with a file's content, fetched to a folder if need be."""
+    if not _is_url(file.source):
+        return Path(file.source)
+    copy = folder / file.sha256
+    if not copy.exists():
+        _blobs(file.source.removesuffix(f"/{blob_name(file.sha256)}")).fetch(file.sha256, copy)
+    return copy
 
-        folder, _, name = source.rpartition("/")
-        return remote_location(folder).open(name)
-    except FileNotFoundError as error:
-        msg = f"{source} is gone"
-        raise CorruptArtifactError(msg) from error
+
+@cache
+def _blobs(url: str) -> Blobs:
+    """Return the contents at a location's URL, with one connection for all of them."""
+    from tracklayer.artifacts.remote import remote_location  # imports fsspec
+
+    return Blobs(remote_location(url))
 
 
 def _is_url(source: str) -> bool:

@@ -16,8 +16,8 @@ from typing import IO, TYPE_CHECKING, Any, Never, Self, final
 from tracklayer.artifacts.comparing import ArtifactDiff, compare
 from tracklayer.artifacts.downloading import ArtifactEntry, check_folder, check_stored, put_files
 from tracklayer.artifacts.drafting import Draft
-from tracklayer.errors import ArtifactNotFoundError, UsageError
-from tracklayer.naming import check_artifact_name, check_artifact_type, did_you_mean
+from tracklayer.errors import ArtifactNotFoundError, StoreError, UsageError
+from tracklayer.naming import check_alias, check_artifact_name, check_artifact_type, did_you_mean
 from tracklayer.porting import refuse, tells_what_is_absent
 
 if TYPE_CHECKING:
@@ -59,8 +59,14 @@ class Artifact:
         **others: Never,
     ) -> None:
         refuse("Artifact", others)
+        for attribute in others.keys() & vars(Artifact).keys():
+            msg = f"Artifact() got an unexpected keyword argument {attribute!r}"
+            raise TypeError(msg)
         self._name = check_artifact_name(name)
         self.type = check_artifact_type(type, name)
+        if description is not None and not isinstance(description, str):  # pyright: ignore[reportUnnecessaryIsInstance] - callers are not all typed
+            msg = f"artifact {name!r}: {description!r} is no description, which is text"
+            raise UsageError(msg)
         self.description = description
         self.metadata: dict[str, Any] = dict(metadata or {})
         self._draft = Draft(name)
@@ -68,6 +74,7 @@ class Artifact:
         self._process = os.getpid()
         self._stored: _Stored | None = None
         self._aliases: list[str] | None = None
+        self._aliases_read: tuple[str, ...] = ()
 
     # -- filling it -------------------------------------------------------------------------------
 
@@ -221,6 +228,10 @@ class Artifact:
         """Say whether it is not stored yet."""
         return self._stored is None
 
+    def is_being_stored(self) -> bool:
+        """Say whether it was logged with `wait=False`, and is not stored yet."""
+        return self._stored is None and self._storing is not None and not self._storing.done()
+
     def wait(self, timeout: float | None = None) -> Self:
         """Wait until it is stored; return it.
 
@@ -251,10 +262,7 @@ class Artifact:
         Raises:
             CorruptArtifactError: the list of them is damaged.
         """
-        stored, catalog = self._check_stored(), self._catalog
-        if stored.files is None:
-            stored.files = catalog.files(stored.version)
-        return list(stored.files)
+        return list(self._files.values())
 
     def get_entry(self, name: str | os.PathLike[str]) -> ArtifactEntry:
         """Return one of its files.
@@ -262,7 +270,7 @@ class Artifact:
         Raises:
             ArtifactNotFoundError: it has no such file.
         """
-        path, files = Path(name).as_posix(), {file.path: file for file in self.files()}
+        path, files = Path(name).as_posix(), self._files
         if path not in files:
             msg = f"artifact {self.name} has no file {path!r}{did_you_mean(path, list(files))}"
             raise ArtifactNotFoundError(msg)
@@ -340,16 +348,18 @@ class Artifact:
     def aliases(self) -> list[str]:
         """The aliases; what is added or removed here counts after `save`."""
         if self._aliases is None:
-            self._aliases = list(self._catalog.aliases_of(self._version))
+            self._aliases_read = self._catalog.aliases_of(self._version)
+            self._aliases = list(self._aliases_read)
         return self._aliases
 
     @aliases.setter
     def aliases(self, aliases: list[str]) -> None:
-        self._check_stored()
-        self._aliases = list(aliases)
+        self.aliases[:] = aliases
 
     def save(self) -> None:
-        """Make the aliases those of `aliases`.
+        """Let the aliases that were added to `aliases` name it, and those that were removed no more.
+
+        `latest` stays where it is when it is removed: it moves by itself.
 
         Raises:
             UsageError: an alias that W&B refuses; or description or metadata are others than those that were
@@ -361,13 +371,13 @@ class Artifact:
             raise UsageError(msg)
         if self._aliases is None or self._check_stored().catalog is None:
             return
-        before = self._catalog.aliases_of(version)
-        for alias in self._aliases:
-            if alias not in before:
-                self._catalog.set_alias(version, alias)
-        for alias in before:
-            if alias not in self._aliases:
-                self._catalog.remove_alias(version, alias)
+        # what stayed in the list may name another version by now, and goes on to
+        added = [check_alias(alias) for alias in self._aliases if alias not in self._aliases_read]
+        removed = [alias for alias in self._aliases_read if alias not in {"latest", *self._aliases}]
+        for alias in added:
+            self._catalog.set_alias(version, alias)
+        for alias in removed:
+            self._catalog.remove_alias(version, alias)
         self._aliases = None
 
     def pin(self) -> None:
@@ -430,12 +440,19 @@ class Artifact:
         self._storing, self._process = outcome, os.getpid()
 
     def stored_as(
-        self, version: Version, catalog: Catalog | None, find_run: Callable[[str], RunReader | None]
+        self,
+        version: Version,
+        catalog: Catalog | None,
+        find_run: Callable[[str], RunReader | None],
+        aliases: Sequence[str] | None = None,
     ) -> None:
         """Become a version; without a catalog one that nothing was kept of, as where nothing is recorded."""
         self.type, self.description = version.type, version.description
         self.metadata = deepcopy(dict(version.metadata))
-        self._aliases = None if catalog is not None else ["latest"]
+        if catalog is None:
+            aliases = ["latest"]
+        self._aliases_read = tuple(aliases or ())
+        self._aliases = None if aliases is None else list(aliases)
         self._stored = _Stored(version, catalog, find_run)
         self._draft.close()
 
@@ -447,7 +464,10 @@ class Artifact:
         elif _is_well(self._storing):
             msg = f"artifact {self._name!r} is not stored yet: call wait()"
         else:
-            msg = f"artifact {self._name!r} is not stored: {self._storing.exception()}"
+            error = self._storing.exception()
+            msg = f"artifact {self._name!r} is not stored: {error}"
+            if isinstance(error, StoreError):
+                raise StoreError(msg) from error
         raise UsageError(msg)
 
     @property
@@ -461,6 +481,13 @@ class Artifact:
             msg = f"artifact {self.name} was logged where nothing is recorded, and nothing was kept of it"
             raise UsageError(msg)
         return catalog
+
+    @property
+    def _files(self) -> dict[str, ArtifactFile]:
+        stored, catalog = self._check_stored(), self._catalog
+        if stored.files is None:
+            stored.files = {file.path: file for file in catalog.files(stored.version)}
+        return stored.files
 
     def _runs(self, run_ids: Sequence[str]) -> list[RunReader]:
         runs = map(self._check_stored().find_run, run_ids)
@@ -479,14 +506,26 @@ class _Stored:
     version: Version
     catalog: Catalog | None
     find_run: Callable[[str], RunReader | None]
-    files: tuple[ArtifactFile, ...] | None = None
+    files: dict[str, ArtifactFile] | None = None  # by path
     is_deleted: bool = False
 
 
-def artifact_of(version: Version, catalog: Catalog, find_run: Callable[[str], RunReader | None]) -> Artifact:
-    """Return the artifact that a version is; `find_run` finds a recorded run by its id."""
+def artifact_of(
+    version: Version,
+    catalog: Catalog,
+    find_run: Callable[[str], RunReader | None],
+    aliases: Sequence[str] | None = None,
+) -> Artifact:
+    """Return the artifact that a version is.
+
+    Args:
+        version: which one.
+        catalog: where it is from.
+        find_run: finds a recorded run by its id.
+        aliases: what it is called, where that was read with other versions'; by default, read when asked for.
+    """
     made = Artifact(version.name, version.type, version.description, version.metadata)
-    made.stored_as(version, catalog, find_run)
+    made.stored_as(version, catalog, find_run, aliases)
     return made
 
 

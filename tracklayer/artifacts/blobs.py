@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 import secrets
 from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
@@ -20,6 +21,7 @@ from tracklayer.artifacts.reflink import reflink
 from tracklayer.errors import CorruptArtifactError, StoreError
 
 _FOLDER: Final = "blobs"
+_SHA256: Final = re.compile("[0-9a-f]{64}")
 _CHUNK: Final = 1 << 20
 
 
@@ -129,7 +131,9 @@ class Blobs:
     def all(self) -> Iterator[tuple[str, int]]:
         """Give the SHA-256 and the size in bytes of all contents."""
         for folder in self._location.names(_FOLDER):
-            yield from self._location.sizes(f"{_FOLDER}/{folder}").items()
+            for name, size in self._location.sizes(f"{_FOLDER}/{folder}").items():
+                if _SHA256.fullmatch(name) and name.startswith(folder):  # else it is somebody else's
+                    yield name, size
 
     def delete(self, sha256: str) -> None:
         """Remove a content, if it is there."""

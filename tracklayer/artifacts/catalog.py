@@ -11,6 +11,7 @@ from __future__ import annotations
 import hashlib
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Final, final
 
@@ -40,7 +41,12 @@ from tracklayer.artifacts.versions import (
     small_data,
     version_data,
 )
-from tracklayer.errors import AmbiguousArtifactError, ArtifactNotFoundError, UsageError
+from tracklayer.errors import (
+    AmbiguousArtifactError,
+    ArtifactNotFoundError,
+    CorruptArtifactError,
+    UsageError,
+)
 from tracklayer.naming import (
     check_alias,
     check_artifact_name,
@@ -65,14 +71,14 @@ class Collection:
         project: where the name is this artifact's.
         name: of the artifact.
         type: such as `"model"`.
-        latest: the number of the version that `latest` names.
+        latest: the version that `latest` names.
         count: how many versions live.
     """
 
     project: str
     name: str
     type: str
-    latest: int
+    latest: Version
     count: int
 
 
@@ -97,8 +103,9 @@ class Catalog:
     def publish(self, artifact: LoggedArtifact, run_id: str | None) -> Version:
         """Make a version of an artifact whose contents are in the location and claimed.
 
-        Content that a version has already makes no new one: that version becomes `latest` again, and its
-        description and metadata stay.  The artifact's aliases name the version from now on.
+        Files that a version has already, each copied or referred to as here, make no new one: that version
+        becomes `latest` again, and its description and metadata stay.  The artifact's aliases name the
+        version from now on.
 
         Raises:
             UsageError: a project, name, type or alias that W&B refuses; the name is that of an artifact of
@@ -188,14 +195,14 @@ class Catalog:
         """Return the artifacts of one project or of all, by project and name."""
         found: list[Collection] = []
         for folder in self._entries.folders(project):
-            numbers = self._entries.numbers(folder)
             named = None
             with self._entries.leaving_out():
                 named = self._entries.alias(folder, _LATEST)
-            newest = self._newest(folder, numbers)
-            if newest is not None:
-                latest, count = _latest(numbers, named, newest), len(numbers.living)
-                found.append(Collection(newest.project, newest.name, newest.type, latest, count))
+            numbers = self._entries.numbers(folder)
+            latest = self._latest(folder, numbers, named)
+            if latest is not None:
+                count = len(numbers.living)
+                found.append(Collection(latest.project, latest.name, latest.type, latest, count))
         return sorted(found, key=lambda collection: (collection.project, collection.name))
 
     def versions(self, project: str, name: str) -> list[Version]:
@@ -294,6 +301,9 @@ class Catalog:
         Raises:
             ArtifactNotFoundError: it was deleted.
         """
+        # First the pin, then the look for a tombstone; `delete` does both the other way round.  So of two at
+        # once, one sees the other at least, and never do both succeed.  The pin stays even where the version
+        # is gone: others may have pinned it meanwhile, and rely on it.
         self.location.create(pin_file(version), b"pinned\n")
         self._check_lives(version)
 
@@ -305,6 +315,22 @@ class Catalog:
         """Say whether a version is kept from being deleted."""
         return self.location.has(pin_file(version))
 
+    def pinned(self, project: str, name: str) -> frozenset[int]:
+        """Return the numbers of an artifact's versions that are kept from being deleted."""
+        return self._entries.pins(artifact_folder(project, name))
+
+    def check_deletable(self, version: Version, *, delete_aliases: bool = False) -> None:
+        """Make sure that `delete` may delete a version.
+
+        Raises:
+            UsageError: it is pinned, or has aliases other than `latest`, which may not go with it.
+        """
+        self._check_unpinned(version)
+        aliases = [repr(alias) for alias in self.aliases_of(version) if alias != _LATEST]
+        if aliases and not delete_aliases:
+            msg = f"{version.label} goes by {_some(aliases)}: move that first, or delete it with its aliases"
+            raise UsageError(msg)
+
     def delete(self, version: Version, *, delete_aliases: bool = False) -> None:
         """Delete a version; what nothing else needs of its contents goes with the next collection.
 
@@ -315,14 +341,17 @@ class Catalog:
         Raises:
             UsageError: it is pinned, or has aliases other than `latest`.
         """
-        if self.is_pinned(version):
-            msg = f"{version.label} is pinned: unpin it first"
-            raise UsageError(msg)
-        aliases = [repr(alias) for alias in self.aliases_of(version) if alias != _LATEST]
-        if aliases and not delete_aliases:
-            msg = f"{version.label} goes by {_some(aliases)}: move that first, or delete its aliases with it"
-            raise UsageError(msg)
-        self.location.create(tombstone(version), small_data(deleted_at=time.time()))
+        self.check_deletable(version, delete_aliases=delete_aliases)
+        contents = [version.manifest]
+        with suppress(CorruptArtifactError):  # what cannot be read may be deleted
+            contents += [file.sha256 for file in self.files(version) if file.reference is None]
+        with claimed(self.location, contents):  # no collection takes them while it may still be taken back
+            if self.location.create(tombstone(version), small_data(deleted_at=time.time())):
+                try:
+                    self._check_unpinned(version)  # again: see `pin`
+                except UsageError:
+                    self.location.delete(tombstone(version))
+                    raise
 
     def note_use(self, version: Version, run_id: str) -> None:
         """Note that a run used a version; the first time is the one that counts."""
@@ -338,7 +367,7 @@ class Catalog:
         return others if version.run_id is None else [version.run_id, *others]
 
     def _published(self, draft: Version) -> Version:
-        """Return the version that has the draft's content, made if there is none; it is `latest` then."""
+        """Return the version that has the draft's files, made if there is none; it is `latest` then."""
         folder = folder_of(draft)
         living, number = self._entries.numbers(folder)
         self._entries.read_ahead(folder, living)
@@ -349,13 +378,14 @@ class Catalog:
                     msg = f"artifact {draft.name!r} of project {draft.project!r} is of type {other.type!r}; "
                     msg += f"take another name for one of type {draft.type!r}"
                     raise UsageError(msg)
-                if other.digest == draft.digest:
+                if other.manifest == draft.manifest:  # a copy has the digest of a reference to the same
                     self._make_latest(other)
                     return other
             file = version_file(folder, number)
             data = version_data(replace(draft, number=number))
+            made = read_version(data, self.location.place(file))  # what could not be read is not written
             if self.location.create(file, data):
-                return read_version(data, self.location.place(file))
+                return made
             others = self._entries.versions(folder, [number])  # somebody was faster: is it the same content?
             number += 1
 
@@ -382,14 +412,14 @@ class Catalog:
         if wanted != _LATEST:
             return None if named is None else self._living(folder, named.version)
         numbers = self._entries.numbers(folder)  # after the alias, whose version it must show
-        again = _logged_again(numbers, named)
-        for number in (*(() if again is None else (again,)), *reversed(numbers.living)):
+        for number in _latest_first(numbers, named):
             if (version := self._living(folder, number)) is not None:  # else it was deleted just now
                 return version
         return None
 
-    def _newest(self, folder: str, numbers: Numbers) -> Version | None:
-        return next(self._entries.versions(folder, reversed(numbers.living)), None)
+    def _latest(self, folder: str, numbers: Numbers, named: Alias | None) -> Version | None:
+        """Return the version that is `latest` of those that can be read, given what the alias says."""
+        return next(self._entries.versions(folder, _latest_first(numbers, named)), None)
 
     def _living(self, folder: str, number: int) -> Version | None:
         version = self._entries.version(folder, number)
@@ -397,6 +427,11 @@ class Catalog:
 
     def _lives(self, version: Version) -> bool:
         return not self.location.has(tombstone(version))
+
+    def _check_unpinned(self, version: Version) -> None:
+        if self.is_pinned(version):
+            msg = f"{version.label} is pinned: unpin it first"
+            raise UsageError(msg)
 
     def _check_lives(self, version: Version) -> None:
         if not self._lives(version):
@@ -406,12 +441,11 @@ class Catalog:
     def _aliases(self, folder: str) -> dict[str, int]:
         named = {alias.alias: alias for alias in self._entries.aliases(folder)}
         numbers = self._entries.numbers(folder)
-        newest, living = self._newest(folder, numbers), set(numbers.living)
-        if newest is None:
+        latest, living = self._latest(folder, numbers, named.pop(_LATEST, None)), set(numbers.living)
+        if latest is None:
             return {}
-        latest = _latest(numbers, named.pop(_LATEST, None), newest)
         others = {alias: found.version for alias, found in sorted(named.items()) if found.version in living}
-        return {_LATEST: latest, **others}
+        return {_LATEST: latest.number, **others}
 
     def _not_found(
         self, folders: Sequence[str], project: str | None, name: str, wanted: str
@@ -434,16 +468,12 @@ class Catalog:
         return ArtifactNotFoundError(msg)
 
 
-def _logged_again(numbers: Numbers, named: Alias | None) -> int | None:
-    """Return the version that is `latest` since its content was logged again, given what the alias says."""
+def _latest_first(numbers: Numbers, named: Alias | None) -> list[int]:
+    """Return the versions that live: the one that is `latest`, given what the alias says, then the newest."""
+    newest_first = numbers.living[::-1]
     if named is None or named.version not in numbers.living or named.after + 1 < numbers.following:
-        return None
-    return named.version
-
-
-def _latest(numbers: Numbers, named: Alias | None, newest: Version) -> int:
-    again = _logged_again(numbers, named)
-    return newest.number if again is None else again
+        return newest_first
+    return [named.version, *newest_first]  # its content was logged again
 
 
 def _some(names: Sequence[str]) -> str:

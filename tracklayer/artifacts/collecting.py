@@ -20,15 +20,18 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
 from itertools import chain
+from pathlib import Path
 from typing import Final, final
 
 from tracklayer.artifacts.catalog import Catalog
-from tracklayer.artifacts.claims import collecting, leftovers, remove_leftover
+from tracklayer.artifacts.claims import claimed_contents, collecting, leftovers, remove_leftover
 from tracklayer.artifacts.locations import Location
 from tracklayer.errors import CorruptArtifactError, StoreError, StoreTooNewError
 
 _THREADS: Final = 16
 _HALF_WRITTEN: Final = re.compile(r"\.[0-9a-f]{16}")  # as `FolderLocation` names what it is about to move
+_VERSION: Final = re.compile(r"v\d+\.json")
+"""Empty where a file system without hard links reserved it, and the content was not to come any more."""
 _HALF_WRITTEN_SECONDS: Final = 3600.0  # it takes milliseconds
 
 
@@ -58,19 +61,37 @@ def collect(catalog: Catalog, needed: Iterable[str], *, dry_run: bool) -> Collec
         dry_run: whether all stays as it is.
 
     Raises:
-        StoreError: another collection is at work, or what a version needs cannot be read; then nothing was
-            taken.
+        StoreError: another collection is at work, or what a version needs cannot be read; then no
+            content was taken.
     """
-    with collecting(catalog.location) as claimed:
-        kept = claimed.union(_needed_by_versions(catalog), needed)
-        garbage = {sha256: size for sha256, size in catalog.blobs.all() if sha256 not in kept}
-        left = [*leftovers(catalog.location), *_half_written(catalog.location)]
-        if not dry_run:
-            for sha256 in garbage:
-                catalog.blobs.delete(sha256)
-            for leftover in left:
-                remove_leftover(catalog.location, leftover)
+    location = catalog.location
+    if dry_run:
+        garbage, left = _garbage(catalog, claimed_contents(location), needed), _leftovers(location)
+        return Collected(len(garbage), sum(garbage.values()), len(left))
+    with collecting(location) as collection:
+
+        def remove(sha256: str) -> None:
+            collection.check()
+            catalog.blobs.delete(sha256)
+
+        left = _leftovers(location)
+        for leftover in left:  # before versions are read, of which half of one would be a damaged one
+            remove_leftover(location, leftover)
+        garbage = _garbage(catalog, collection.claimed, needed)
+        with ThreadPoolExecutor(_THREADS) as pool:  # others wait, and each may take a network's round trip
+            for _ in pool.map(remove, garbage):
+                pass
     return Collected(len(garbage), sum(garbage.values()), len(left))
+
+
+def _garbage(catalog: Catalog, claimed: frozenset[str], needed: Iterable[str]) -> dict[str, int]:
+    """Return the sizes in bytes, by SHA-256, of the contents that nothing needs."""
+    kept = claimed.union(_needed_by_versions(catalog), needed)
+    return {sha256: size for sha256, size in catalog.blobs.all() if sha256 not in kept}
+
+
+def _leftovers(location: Location) -> list[Path | str]:
+    return [*leftovers(location), *_half_written(location)]
 
 
 def _needed_by_versions(catalog: Catalog) -> set[str]:
@@ -91,8 +112,11 @@ def _half_written(location: Location) -> Iterator[str]:
     """Yield the names of files that a process was writing when it was killed."""
     root = location.folder
     if root is not None:
-        for path in chain((root / "artifacts").rglob(".*"), (root / "claims").glob(".*")):
-            if _HALF_WRITTEN.fullmatch(path.name):
+        for path in chain((root / "artifacts").rglob("*"), (root / "claims").glob(".*")):
+            is_temporary = _HALF_WRITTEN.fullmatch(path.name) is not None
+            if is_temporary or _VERSION.fullmatch(path.name):
                 with suppress(FileNotFoundError):  # it is whole now
-                    if time.time() - path.stat().st_mtime > _HALF_WRITTEN_SECONDS:
+                    found = path.stat()
+                    is_old = time.time() - found.st_mtime > _HALF_WRITTEN_SECONDS
+                    if is_old and (is_temporary or not found.st_size):
                         yield path.relative_to(root).as_posix()

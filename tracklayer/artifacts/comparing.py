@@ -36,7 +36,7 @@ class ArtifactDiff:
     Attributes:
         added: the paths of files that only the other has, sorted.
         removed: the paths of files that only the one has, sorted.
-        changed: the files whose content differs, by path.
+        changed: the files whose content differs, or where it is, by path.
         metadata_added: the entries that only the other's metadata has.
         metadata_removed: the entries that only the one's metadata has.
         metadata_changed: by key, the value before and the value after.
@@ -71,7 +71,7 @@ def compare(one: Version, other: Version, catalog: Catalog) -> ArtifactDiff:
         changed=tuple(
             ChangedFile(path, before[path].size, after[path].size)
             for path in sorted(before.keys() & after.keys())
-            if before[path].digest != after[path].digest
+            if before[path] != after[path]
         ),
         metadata_added={key: has[key] for key in sorted(has.keys() - had.keys())},
         metadata_removed={key: had[key] for key in sorted(had.keys() - has.keys())},

@@ -72,7 +72,7 @@ def put_files(label: str, files: Sequence[ArtifactFile], blobs: Blobs, root: Pat
         if not Path(os.path.realpath(target.parent)).is_relative_to(real):
             msg = f"{target.parent} is a link that leads out of {root}: remove it, or choose another folder"
             raise UsageError(msg)
-        if file.sha256 and not target.is_symlink() and _is(file, target):
+        if is_there(file, target):
             return
         target.parent.mkdir(parents=True, exist_ok=True)
         try:
@@ -87,6 +87,11 @@ def put_files(label: str, files: Sequence[ArtifactFile], blobs: Blobs, root: Pat
     with ThreadPoolExecutor(min(_THREADS, len(files)) or 1) as pool:
         for _ in pool.map(put, files):
             pass  # but raise what went wrong
+
+
+def is_there(file: ArtifactFile, path: Path) -> bool:
+    """Say whether a path is, and does not lead to, a file with the right content; not if none is known."""
+    return bool(file.sha256) and not path.is_symlink() and _is(file, path)
 
 
 def check_stored(label: str, files: Sequence[ArtifactFile], blobs: Blobs) -> None:

@@ -34,6 +34,8 @@ class Draft:
         self._name = name
         self._made: Path | None = None
         """A folder with what `new_file` made."""
+        self._open: list[str] = []
+        """What `new_file` has not made yet."""
 
     def add_file(self, local_path: str | os.PathLike[str], name: str | None, *, overwrite: bool) -> None:
         """Add one file: see `Artifact.add_file`."""
@@ -76,14 +78,18 @@ class Draft:
         overwrite = "w" in mode
         if not overwrite and (path in self.files or path in self.references):
             raise self._taken(path)
-        with tempfile.NamedTemporaryFile(
-            mode.replace("x", "w"),
-            encoding=encoding or (None if "b" in mode else "utf-8"),
-            dir=self._folder(),
-            suffix=PurePosixPath(path).suffix,
-            delete=False,
-        ) as file:
-            yield file
+        self._open.append(path)
+        try:
+            with tempfile.NamedTemporaryFile(
+                mode.replace("x", "w"),
+                encoding=encoding or (None if "b" in mode else "utf-8"),
+                dir=self._folder(),
+                suffix=PurePosixPath(path).suffix,
+                delete=False,
+            ) as file:
+                yield file
+        finally:
+            self._open.remove(path)
         self._put(path, Path(file.name), overwrite=overwrite)
 
     def remove(self, path: str) -> None:
@@ -101,9 +107,12 @@ class Draft:
         """Make sure that the paths can stand in one folder, and that the files are there.
 
         Raises:
-            UsageError: a path is both that of a file and that of a folder.
+            UsageError: a path is both that of a file and that of a folder, or a `new_file` is still open.
             FileNotFoundError: a file is gone.
         """
+        if self._open:
+            msg = f"artifact {self._name!r}: new_file({self._open[0]!r}) is still open; log it after that"
+            raise UsageError(msg)
         paths = self.files.keys() | self.references.keys()
         for path in paths:
             for folder in map(str, PurePosixPath(path).parents):

@@ -140,9 +140,12 @@ class Entries:
 
         unread = [number for number in numbers if version_file(folder, number) not in self._read]
         if len(unread) > 1:
-            # while the interpreter ends, no thread starts: then each is read when it is wanted
-            with suppress(RuntimeError), ThreadPoolExecutor(min(_THREADS, len(unread))) as pool:
-                deque(pool.map(read, unread), maxlen=0)
+            with ThreadPoolExecutor(min(_THREADS, len(unread))) as pool:
+                try:
+                    reading = pool.map(read, unread)
+                except RuntimeError:  # no thread starts while the interpreter ends: each is read when wanted
+                    return
+                deque(reading, maxlen=0)
 
     def alias(self, folder: str, alias: str) -> Alias | None:
         """Return what an alias's file says; None if there is none."""
@@ -154,6 +157,11 @@ class Entries:
             with self.leaving_out():
                 if (alias := self._alias(folder, f"{folder}/aliases/{name}")) is not None:
                     yield alias
+
+    def pins(self, folder: str) -> frozenset[int]:
+        """Return the numbers of an artifact's versions that have pins."""
+        numbers = map(version_number, self._location.names(f"{folder}/pins"))
+        return frozenset(number for number in numbers if number is not None)
 
     def runs(self, relation: Relation, version: Version) -> Iterator[tuple[float, str]]:
         """Yield when a version was first used, or made once more, in Unix seconds, and by which run."""

@@ -14,9 +14,8 @@ from collections.abc import Generator, Iterable
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO, Protocol, final
-from urllib.parse import urlsplit
 
-from tracklayer.errors import StoreError
+from tracklayer.errors import StoreError, UsageError
 
 
 class Location(Protocol):
@@ -104,15 +103,33 @@ def locate(url: str | None, store: Path) -> Location:
     """
     if url is None:
         return FolderLocation(store)
-    if url.startswith("file://"):
-        from urllib.request import url2pathname  # it imports much
-
-        return FolderLocation(Path(url2pathname(urlsplit(url).path)))
-    if "://" not in url:
-        return FolderLocation(Path(url).expanduser().absolute())
+    if url.startswith("~"):
+        url = os.path.expanduser(url)  # noqa: PTH111 - it is a string, and stays one
+    path = local_path(url)
+    if path is not None:
+        return FolderLocation(path)
     from tracklayer.artifacts.remote import remote_location
 
     return remote_location(url)
+
+
+def local_path(uri: str) -> Path | None:
+    """Return the absolute path that a `file://` URI, or a bare path, names; None for a URI of another scheme.
+
+    Raises:
+        UsageError: it names a file of another machine.
+    """
+    if "://" not in uri:
+        return Path(uri).absolute()
+    if not uri.lower().startswith("file://"):
+        return None
+    host, _, path = uri[len("file://") :].partition("/")
+    if host.lower() not in {"", "localhost"}:
+        msg = f"{uri!r} names a file of {host!r}; one of this machine is file:///path"
+        raise UsageError(msg)
+    from urllib.request import url2pathname  # it imports much
+
+    return Path(url2pathname(f"/{path}"))
 
 
 @final

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import threading
 from collections.abc import Callable, Generator, Iterable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from concurrent.futures import wait as wait_for
@@ -22,8 +23,8 @@ from tracklayer.artifacts.records import ArtifactFile, LoggedArtifact
 from tracklayer.artifacts.storing import stored
 from tracklayer.artifacts.walking import files_below
 from tracklayer.configuration import plain
-from tracklayer.errors import CorruptArtifactError, FileChangedError, StoreError, UsageError
-from tracklayer.lifecycle import before_threads_end
+from tracklayer.errors import CorruptArtifactError, StoreError, UsageError
+from tracklayer.lifecycle import shut_down_first
 from tracklayer.naming import check_alias
 from tracklayer.protocol import Run, RunInfo, TakesUses
 from tracklayer.registry import open_store
@@ -53,9 +54,12 @@ class RunArtifacts:
         self._settings = settings
         self._sink = sink
         self._records = settings.backends != (NO_BACKEND,)
+        self._lock = threading.Lock()
         self._thread: ThreadPoolExecutor | None = None
         self._last: Future[None] | None = None
         """The last of what the thread was given to store."""
+        self._holding = ExitStack()
+        self._held: set[str] = set()
 
     # -- what the run makes -----------------------------------------------------------------------
 
@@ -65,16 +69,20 @@ class RunArtifacts:
         """Make a version of an artifact, or find the one with its content: see `ActiveRun.log_artifact`."""
         names = _checked(aliases)
         if isinstance(artifact, LoggedArtifact):  # as a replay passes it on
+            logged = replace(artifact, aliases=tuple(dict.fromkeys((*artifact.aliases, *names))))
             if self._records:
-                self._sink.log_artifact(artifact)
-            return _pretended(artifact)
+                self._sink.log_artifact(logged)
+            return _pretended(logged)
         if not self._records:
             if artifact.is_draft():
                 _pretend(artifact, self._info.project, names)
-        elif not artifact.is_draft():
-            self._log_again(artifact, names)
-        elif wait:
+            return artifact
+        if wait or artifact.is_being_stored():
             self._wait()  # versions are counted in the order of the calls
+        if not artifact.is_draft():
+            with self._reported(artifact):
+                self._log_again(artifact, names)
+        elif wait:
             with self._reported(artifact):
                 self._prepared(artifact, names)()
         else:
@@ -173,13 +181,15 @@ class RunArtifacts:
         if self._records and "_saved" in self.__dict__:
             try:
                 self._log_files(self._saved.kept_at_end())
-            except (OSError, FileChangedError) as error:
+            except Exception as error:  # noqa: BLE001 - whatever it is, the end of the run comes after it
                 reporting.warn(f"files of run {self._info.id} are not recorded as they are now: {error}")
+        self._holding.close()
 
     def after_fork_in_child(self) -> None:
         """Record nothing here: the run is the parent's."""
         self._records = False
         self._thread = self._last = None
+        self._lock, self._holding = threading.Lock(), ExitStack()
 
     # -- how --------------------------------------------------------------------------------------
 
@@ -224,16 +234,17 @@ class RunArtifacts:
 
     def _meanwhile(self, artifact: Artifact, store: Callable[[], None]) -> None:
         """Store an artifact on the thread."""
-        if self._thread is None:
-            self._thread = ThreadPoolExecutor(1, "tracklayer-artifacts")
-            before_threads_end(self._thread.shutdown)
-        try:
-            self._last = self._thread.submit(store)
-        except RuntimeError:  # the interpreter ends, and the thread did: what logs this now waits for it
-            self._last = Future()
-            _outcome(self._last, store)
-        artifact.storing(self._last)
-        self._last.add_done_callback(partial(self._report_failure, artifact.name))
+        with self._lock:
+            if self._thread is None:
+                self._thread = ThreadPoolExecutor(1, "tracklayer-artifacts")
+                shut_down_first(self._thread)
+            try:
+                stored = self._last = self._thread.submit(store)
+            except RuntimeError:  # the interpreter ends, and the thread did: what logs this now waits for it
+                stored = self._last = Future()
+                _outcome(stored, store)
+        artifact.storing(stored)
+        stored.add_done_callback(partial(self._report_failure, artifact.name))
 
     @contextmanager
     def _reported(self, artifact: Artifact) -> Generator[None]:
@@ -241,7 +252,8 @@ class RunArtifacts:
         try:
             yield
         except StoreError as error:
-            artifact.storing(_failed(error))
+            if artifact.is_draft():
+                artifact.storing(_failed(error))
             self._report(artifact.name, error)
 
     def _log_again(self, artifact: Artifact, aliases: tuple[str, ...]) -> None:
@@ -279,6 +291,11 @@ class RunArtifacts:
     def _note_use(self, artifact: Artifact, aliases: tuple[str, ...]) -> None:
         version, files = artifact.stored_version, tuple(artifact.files())
         try:
+            if version.manifest not in self._held:  # what is deleted meanwhile is not collected
+                contents = [version.manifest, *(file.sha256 for file in files if file.reference is None)]
+                self._holding.enter_context(claimed(self._catalog.location, contents))
+                self._held.add(version.manifest)
+            self._catalog.get(version.project, version.name, version.number)  # it may have been deleted
             for alias in aliases:
                 self._catalog.set_alias(version, alias)
             self._catalog.note_use(version, self._info.id)

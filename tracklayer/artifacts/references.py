@@ -8,7 +8,6 @@ from __future__ import annotations
 import base64
 import hashlib
 import os
-import re
 import secrets
 import shutil
 from collections.abc import Iterable, Mapping
@@ -19,19 +18,16 @@ from typing import Any, Final
 from urllib.parse import urlsplit
 
 from tracklayer.artifacts.blobs import sha256_of
+from tracklayer.artifacts.credentials import holds_credentials
+from tracklayer.artifacts.locations import local_path
 from tracklayer.artifacts.records import ArtifactFile
 from tracklayer.artifacts.walking import files_below
-from tracklayer.errors import CorruptArtifactError, UsageError
+from tracklayer.errors import CorruptArtifactError, StoreError, UsageError
 
 MAX_OBJECTS: Final = 10_000
 """How many files a folder may hold that a reference stands for, unless the call says another number."""
 _ETAGS: Final = ("ETag", "etag", "md5Hash", "content_md5", "md5", "checksum")
 """Where fsspec's file systems put what the server says of the content."""
-_SECRETS: Final = re.compile(
-    r"[?&;](sig|key|[^=&#]*(signature|credential|token|secret|passw|api_?key|access_?key)[^=&#]*)=",
-    re.IGNORECASE,
-)
-"""Parameters of a URI by which servers know who asks."""
 
 
 def refer(uri: str, name: str | None, *, checksum: bool, max_objects: int | None) -> list[ArtifactFile]:
@@ -47,14 +43,14 @@ def refer(uri: str, name: str | None, *, checksum: bool, max_objects: int | None
         UsageError: the URI holds credentials, nothing can be learned of its content, or it has more files.
         FileNotFoundError: there is no such file on this machine.
     """
-    if _has_credentials(uri):
+    if holds_credentials(uri):
         msg = (
             "the URI holds credentials, which would be stored with the artifact: leave them out, and put "
             "them where its file system looks, such as the environment"
         )
         raise UsageError(msg)
     limit = MAX_OBJECTS if max_objects is None else max_objects
-    path = _local_path(uri)
+    path = local_path(uri)
     if path is not None:
         return _local(path, name, checksum=checksum, limit=limit)
     if checksum:
@@ -72,7 +68,7 @@ def fetch(file: ArtifactFile, target: Path) -> None:
     """
     uri = file.reference or ""
     temporary = target.with_name(f".{secrets.token_hex(8)}")
-    path = _local_path(uri)
+    path = local_path(uri)
     try:
         if path is not None:
             if not path.is_file():
@@ -94,21 +90,6 @@ def sha256_of_file(path: Path) -> str:
     """Return the SHA-256 of a file, in hex."""
     with path.open("rb", buffering=0) as file:
         return sha256_of(file)
-
-
-def _local_path(uri: str) -> Path | None:
-    """Return the path that a URI, or a bare path, names on this machine; None if it names none."""
-    if "://" not in uri:
-        return Path(uri).absolute()
-    if not uri.lower().startswith("file://"):
-        return None
-    host, _, path = uri[len("file://") :].partition("/")
-    if host not in {"", "localhost"}:
-        msg = f"reference {uri!r} names a file of {host!r}; one of this machine is file:///path"
-        raise UsageError(msg)
-    from urllib.request import url2pathname  # it imports much
-
-    return Path(url2pathname(f"/{path}"))
 
 
 def _local(path: Path, name: str | None, *, checksum: bool, limit: int) -> list[ArtifactFile]:
@@ -160,9 +141,12 @@ def _downloaded(uri: str, target: Path, *, checked: bool) -> str:
     try:
         system.get_file(path, str(target))
         info: Mapping[str, Any] = system.info(path) if checked else {}
+    except FileNotFoundError as error:
+        msg = f"{uri} is gone"
+        raise CorruptArtifactError(msg) from error
     except Exception as error:  # each file system has errors of its own
         msg = f"{uri} cannot be read: {error}"
-        raise CorruptArtifactError(msg) from error
+        raise StoreError(msg) from error
     return _checksum(system, path, info, uri) if checked else ""
 
 
@@ -209,9 +193,3 @@ def _joined(folder: str | None, inner: str) -> str:
 def _last_part(uri: str) -> str:
     parts = urlsplit(uri)
     return os.path.basename(parts.path.rstrip("/")) or parts.netloc  # noqa: PTH119 - a URI's, not a path
-
-
-def _has_credentials(uri: str) -> bool:
-    parts = urlsplit(uri)
-    user = parts.netloc.rpartition("@")[0]
-    return bool(_SECRETS.search(uri)) or ":" in user or (bool(user) and parts.scheme in {"http", "https"})

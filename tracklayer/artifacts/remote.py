@@ -24,6 +24,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any, BinaryIO, Final, final
 
+from tracklayer.artifacts.credentials import holds_credentials
 from tracklayer.artifacts.locations import Location
 from tracklayer.errors import StoreError, UsageError
 
@@ -52,11 +53,9 @@ def remote_location(url: str) -> Location:
         UsageError: a URL that holds more than an address, or that no installed file system is for; a file
             system that is no object store.
     """
-    scheme, _, rest = url.partition("://")
-    if "@" in rest and ":" in rest.rpartition("@")[0]:
-        msg = (
-            f"the URL {scheme}://… for artifacts holds a password: give credentials as its service takes them"
-        )
+    scheme = url.partition("://")[0]
+    if holds_credentials(url):
+        msg = f"the URL {scheme}://… for artifacts holds credentials: give them as its service takes them"
         raise UsageError(msg)
     if "::" in url or "?" in url or "#" in url:
         msg = f"the URL {scheme}://… for artifacts: give an address alone, without '?', '#' and '::'"
@@ -137,7 +136,7 @@ class RemoteLocation:
     def move_in(self, source: Path, name: str) -> None:
         """Copy a file to the location, where it appears when all of it is there."""
         with self._errors("write", name):
-            if self._files.async_impl:
+            if self._files.async_impl or _sends_files(type(self._files)):
                 self._files.put_file(str(source), self._path(name))
             else:  # such as memory, whose files grow before all eyes
                 self._files.pipe_file(self._path(name), source.read_bytes())
@@ -147,8 +146,8 @@ class RemoteLocation:
 
     def delete(self, name: str) -> None:
         """Remove a file, if it is there."""
-        with self._errors("write", name), suppress(FileNotFoundError):
-            self._files.rm_file(self._path(name))
+        with self._errors("write", name):
+            self._remove(name)
 
     def names(self, folder: str) -> list[str]:
         """Return the names, sorted, of what lies directly in a folder; none if there is no such folder."""
@@ -201,6 +200,10 @@ class RemoteLocation:
         msg = f"cannot write {self.place(name)}: others keep creating it, and do not end"
         raise StoreError(msg)
 
+    def _remove(self, name: str) -> None:
+        with suppress(FileNotFoundError):
+            self._files.rm_file(self._path(name))
+
     def _race(self) -> None:
         """Make sure that of several who create a file one alone is told that it did.
 
@@ -209,18 +212,26 @@ class RemoteLocation:
         """
         name = f"incoming/race-{secrets.token_hex(8)}"
         try:
-            with ThreadPoolExecutor(_RACERS) as pool:
-                won = sum(pool.map(self._create, [name] * _RACERS, [b"%d" % i for i in range(_RACERS)]))
+            won = self._winners(name)
         except (NotImplementedError, TypeError):  # it cannot be asked to
             won = 0
-        with suppress(FileNotFoundError):
-            self._files.rm_file(self._path(name))
+        self._remove(name)
         if won != 1:
             msg = (
                 f"{self._url} cannot hold artifacts: it does not create a file only where none is "
                 f"({won} of {_RACERS} at once did), so that versions could overwrite each other"
             )
             raise StoreError(msg)
+
+    def _winners(self, name: str) -> int:
+        contents = [b"%d" % i for i in range(_RACERS)]
+        with ThreadPoolExecutor(_RACERS) as pool:
+            try:
+                return sum(pool.map(self._create, [name] * _RACERS, contents))
+            except RuntimeError:  # the interpreter ends, and starts no thread any more
+                pass
+        self._remove(name)  # by some of them it may have been created
+        return sum(map(self._create, [name] * _RACERS, contents))
 
     @contextmanager
     def _errors(self, what: str, name: str) -> Generator[None]:
@@ -285,6 +296,11 @@ def _writes_at_once(kind: Any) -> bool:
     if issubclass(kind, asyn.AsyncFileSystem):
         return kind._pipe_file is not asyn.AsyncFileSystem._pipe_file  # noqa: SLF001 - documented
     return kind.pipe_file is not spec.AbstractFileSystem.pipe_file
+
+
+def _sends_files(kind: Any) -> bool:
+    """Say whether a class of file systems has a way of its own to send a file, not fsspec's in steps."""
+    return kind.put_file is not import_module("fsspec.spec").AbstractFileSystem.put_file
 
 
 def _remote_errors() -> tuple[type[Exception], ...]:

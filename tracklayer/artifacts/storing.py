@@ -16,9 +16,9 @@ import stat
 import sys
 import time
 from collections import deque
-from collections.abc import Callable, Generator, Iterable, Mapping
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from concurrent.futures import FIRST_EXCEPTION, CancelledError, Future, ThreadPoolExecutor, wait
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final, TypeVar, final
@@ -182,7 +182,7 @@ def _take(
     small = [one.copy for one in taken.values() if one.copy is not None and one.size < _LARGE]
     if syncs and not (len(small) > _FEW and _sync_file_system(folder)):
         work.do(_sync, small, _THREADS)
-    return taken
+    return {path: taken[path] for path in files}  # each of them, or none
 
 
 def _content(file: _Reading, state: _State) -> _Taken:
@@ -260,6 +260,13 @@ def _sync_file_system(folder: Path) -> bool:
     return True
 
 
+def _started(pool: ThreadPoolExecutor, work: Callable[[], None], count: int) -> Iterator[Future[None]]:
+    """Start so many threads, or fewer where the system has no more, or the interpreter ends."""
+    with suppress(RuntimeError):
+        for _ in range(count):
+            yield pool.submit(work)
+
+
 def _threads() -> int:
     """Return how many threads large files are worth: some wait for the disk, while others copy and hash."""
     if sys.platform == "linux":  # where a process may be kept to some of the processors
@@ -284,7 +291,7 @@ class _Work:
 
     def do(self, work: Callable[[_Item], None], items: Iterable[_Item], count: int) -> None:
         """Do work on each item, with so many threads at most; the first that goes wrong ends it."""
-        waiting = deque(items)
+        waiting, failed = deque(items), list[BaseException]()
 
         def run() -> None:
             while True:
@@ -292,20 +299,22 @@ class _Work:
                     item = waiting.popleft()
                 except IndexError:
                     return
-                work(item)
+                try:
+                    work(item)
+                except BaseException as error:
+                    failed.append(error)
+                    raise
 
         with ThreadPoolExecutor(count, "tracklayer-storing") as pool:
             try:
-                threads = [pool.submit(run) for _ in range(min(count, len(waiting)))]
-            except RuntimeError:  # the interpreter ends, and starts no thread any more
-                run()
-                return
-            try:
-                self._watch(threads)
+                self._watch(list(_started(pool, run, min(count, len(waiting)))))
+                run()  # as much as no thread could be started for
             except BaseException:
                 self._stopped = True
                 waiting.clear()
                 raise
+        if failed:  # in a thread that took what another could not be started for
+            raise failed[0]
 
     def count(self, size: int) -> None:
         """Note that bytes were done, in the thread that did them.
@@ -336,18 +345,26 @@ class _Line:
     def __init__(self, progress: str, total: int) -> None:
         self._progress = progress
         self._total = total
-        self._on_terminal = sys.stderr.isatty()
+        self._on_terminal = False
+        isatty = getattr(sys.stderr, "isatty", None)  # what stands there may be no file
+        with suppress(OSError, ValueError):  # it is closed
+            self._on_terminal = bool(isatty and isatty())
         self._next = time.monotonic() + (_IMPATIENCE if self._on_terminal else _QUIET_SECONDS)
         self._is_shown = False
 
     def write(self, done: int, *, is_last: bool) -> None:
         """Write it if it is time to; on a terminal, the last time removes it."""
         if self._on_terminal and is_last and self._is_shown:
-            sys.stderr.write("\r\x1b[K")
+            self._say("\r\x1b[K")
         elif time.monotonic() >= self._next and not is_last:
             self._next = time.monotonic() + (self.SECONDS if self._on_terminal else _QUIET_SECONDS)
             self._is_shown = True
             share = f"{min(done, self._total) / 1e6:,.0f} of {self._total / 1e6:,.0f} MB"
             line = f"tracklayer: {self._progress}: {share}"
-            sys.stderr.write(f"\r{line}\x1b[K" if self._on_terminal else f"{line}\n")
-        sys.stderr.flush()
+            self._say(f"\r{line}\x1b[K" if self._on_terminal else f"{line}\n")
+
+    @staticmethod
+    def _say(text: str) -> None:
+        with suppress(OSError, ValueError, AttributeError):  # it is closed, or gone, or cannot be flushed
+            sys.stderr.write(text)
+            sys.stderr.flush()

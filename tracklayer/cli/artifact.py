@@ -97,13 +97,7 @@ def delete(
         msg = f"which version? {ref}:latest, or {ref}:vN (`tracklayer artifact show {ref}` lists them)"
         raise click.UsageError(msg)
     catalog, version = _found(folder, ref, project)
-    if catalog.is_pinned(version):
-        msg = f"{version.label} is pinned: `tracklayer artifact unpin {version.label}` first"
-        raise UsageError(msg)
-    aliases = [alias for alias in catalog.aliases_of(version) if alias != "latest"]
-    if aliases and not with_aliases:
-        msg = f"{version.label} is {', '.join(aliases)}: move its aliases, or pass --with-aliases"
-        raise UsageError(msg)
+    catalog.check_deletable(version, delete_aliases=with_aliases)
     if not yes:
         if as_json or not (sys.stdin.isatty() and sys.stderr.isatty()):
             msg = "without a terminal to ask on, pass --yes"
@@ -124,7 +118,8 @@ def _tell(catalog: Catalog, version: Version, what: str, *, as_json: bool) -> No
     """Say what became of a version, or print what it is now."""
     if as_json:
         aliases = catalog.aliases(version.project, version.name)
-        output.print_json(artifact_show.entry(catalog, version, aliases))
+        pinned = catalog.pinned(version.project, version.name)
+        output.print_json(artifact_show.entry(version, aliases, pinned))
     else:
         output.echo(output.printable(f"{version.label} {what}"))
 

@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 import click
 
 from tracklayer.cli import output
 from tracklayer.cli.finding import catalog_of, find_version
 from tracklayer.cli.options import artifact_options
-
-if TYPE_CHECKING:
-    from tracklayer.artifacts.records import ArtifactFile
 
 _NAMED: Final = 5
 """How many files a message names."""
@@ -37,14 +33,14 @@ def command(*, ref: str, out: Path, project: str | None, folder: Path | None, as
     overwritten: one that is there with the same content is left; if one has other content, nothing is
     written.
     """
-    from tracklayer.artifacts.downloading import put_files
+    from tracklayer.artifacts.downloading import is_there, put_files
     from tracklayer.registry import open_store
 
     catalog = catalog_of(open_store(folder))
     version = find_version(catalog, ref, project)
     files = catalog.files(version)
     there = {file.path: file for file in files if os.path.lexists(out / file.path)}
-    others = [path for path, file in there.items() if not _is(file, out / path)]
+    others = [path for path, file in there.items() if not is_there(file, out / path)]
     if others:
         named = ", ".join(map(repr, others[:_NAMED])) + (" and others" if len(others) > _NAMED else "")
         msg = f"nothing is written: {out} has {named} already, with other content; choose another folder"
@@ -65,11 +61,3 @@ def command(*, ref: str, out: Path, project: str | None, folder: Path | None, as
     count = f"{output.counted(len(files), 'file')}, {output.counted(version.size, 'byte')}"
     left = f"; {len(there)} there already" if there else ""
     output.echo(output.printable(f"{version.label}: {count}, in {out}{left}"))
-
-
-def _is(file: ArtifactFile, path: Path) -> bool:
-    """Say whether a path holds what a file holds; not if that cannot be known."""
-    if path.is_symlink() or not path.is_file():
-        return False
-    with path.open("rb") as content:
-        return hashlib.file_digest(content, "sha256").hexdigest() == file.sha256

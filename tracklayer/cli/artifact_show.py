@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import click
 
-from tracklayer.cli import failures, output
+from tracklayer.cli import output
 from tracklayer.cli.finding import catalog_of, find_version
 from tracklayer.cli.lineage import Lineage, run_entries
 from tracklayer.cli.options import artifact_options
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from pathlib import Path
 
-    from tracklayer.artifacts.catalog import Catalog, Version
+    from tracklayer.artifacts.catalog import Version
     from tracklayer.artifacts.records import ArtifactFile
 
 _FILES: Final = 20
@@ -38,8 +38,9 @@ def command(*, ref: str, all_files: bool, folder: Path | None, project: str | No
     catalog = catalog_of(store)
     version = find_version(catalog, ref, project)
     aliases = catalog.aliases(version.project, version.name)
+    pinned = catalog.pinned(version.project, version.name)
     described = {
-        **entry(catalog, version, aliases),
+        **entry(version, aliases, pinned),
         "location": catalog.location.url,
         "digest": version.digest,
         "description": version.description,
@@ -48,7 +49,7 @@ def command(*, ref: str, all_files: bool, folder: Path | None, project: str | No
     }
     if ":" not in ref:
         versions = catalog.versions(version.project, version.name)
-        described["versions"] = [entry(catalog, other, aliases) for other in versions]
+        described["versions"] = [entry(other, aliases, pinned) for other in versions]
     lineage = Lineage(catalog, store, version)
     if as_json:
         described["lineage"] = {
@@ -62,15 +63,15 @@ def command(*, ref: str, all_files: bool, folder: Path | None, project: str | No
     output.tree(lineage.tree())
 
 
-def entry(catalog: Catalog, version: Version, aliases: Mapping[str, int]) -> dict[str, Any]:
-    """Describe a version, but for what is in it; `aliases` are those of its artifact."""
+def entry(version: Version, aliases: Mapping[str, int], pinned: frozenset[int]) -> dict[str, Any]:
+    """Describe a version, but for what is in it; `aliases` and `pinned` are those of its artifact."""
     return {
         "name": version.name,
         "project": version.project,
         "type": version.type,
         "version": f"v{version.number}",
         "aliases": [alias for alias, number in aliases.items() if number == version.number],
-        "pinned": catalog.is_pinned(version),
+        "pinned": version.number in pinned,
         "size": version.size,
         "file_count": version.file_count,
         "created_at": version.created_at,
@@ -80,13 +81,12 @@ def entry(catalog: Catalog, version: Version, aliases: Mapping[str, int]) -> dic
 
 def file_entry(file: ArtifactFile) -> dict[str, Any]:
     """Describe a file of an artifact."""
-    reference = None if file.reference is None else failures.without_credentials(file.reference)
     return {
         "path": file.path,
         "size": file.size,
         "sha256": file.sha256 or None,
-        "source": failures.without_credentials(file.source),
-        "reference": reference,
+        "source": file.source,
+        "reference": file.reference,
         "checksum": file.checksum,
     }
 

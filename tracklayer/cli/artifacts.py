@@ -45,7 +45,7 @@ def command(*, project: str | None, kind: str | None, folder: Path | None, as_js
 
 
 def _entry(catalog: Catalog, collection: Collection) -> dict[str, Any]:
-    latest = catalog.get(collection.project, collection.name, collection.latest)
+    latest = collection.latest
     aliases = catalog.aliases(collection.project, collection.name)
     return {
         "name": collection.name,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict
+from itertools import chain
 from typing import TYPE_CHECKING
 
 import click
@@ -36,11 +37,14 @@ def command(*, dry_run: bool, folder: Path | None, as_json: bool) -> None:
     from tracklayer.registry import open_store
 
     store = open_store(folder)
-    catalogs = [catalog_of(store)]
-    if catalogs[0].location.folder != store.path:  # media lie in the store, wherever artifacts are
+    stores, catalogs = [store], [catalog_of(store)]
+    elsewhere = catalogs[0].location.folder
+    if elsewhere != store.path:  # media lie in the store, wherever artifacts are
         catalogs.append(Catalog(FolderLocation(store.path)))
+        if elsewhere is not None and (elsewhere / "runs").is_dir():  # it is a store, too, with media
+            stores.append(open_store(elsewhere))
     collected = {
-        catalog.location.url: collect(catalog, _needed(store), dry_run=dry_run)
+        catalog.location.url: collect(catalog, chain.from_iterable(map(_needed, stores)), dry_run=dry_run)
         for catalog in catalogs
         if catalog.location.folder is None or catalog.location.folder.exists()
     }

@@ -58,7 +58,7 @@ def save_checkpoint(
 
     The content is that at the call, which returns when it is in the host's memory: what is donated or changed
     afterwards changes nothing.  Orbax then writes it, and once Orbax has committed it becomes a version; a
-    process that is killed before leaves none.  While an earlier checkpoint is still being written, the call
+    process that is killed before leaves none.  While an earlier checkpoint is still being stored, the call
     waits for that.  Trouble with the disk is reported once, and is raised by `wait` of what is returned;
     `run.finish` waits until all is stored.
 
