@@ -499,6 +499,7 @@ def test_output_that_cannot_be_encoded_is_escaped(store: Path) -> None:
 # -- on a terminal --------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_a_terminal_gets_tables_that_fold_and_lose_nothing(store: Path) -> None:
     record(store, id="abcdefgh", name="a name that is longer than its column [bold]")
     written = on_a_terminal("runs")

@@ -261,6 +261,7 @@ def test_a_style_that_cannot_be_had_is_refused() -> None:
 # -- matplotlib's state ---------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_pyplot_is_not_loaded() -> None:
     code = (
         "import sys\n"

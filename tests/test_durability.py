@@ -939,6 +939,7 @@ except tracklayer.errors.StoreError as error:
     assert "TRACKLAYER_DIR" in message
 
 
+@pytest.mark.slow
 def test_a_crashed_run_in_a_folder_that_is_only_readable_is_read_whole(
     shared_folder: Path, train: Any
 ) -> None:
@@ -974,6 +975,7 @@ say(reader.info.state, len(reader.metric("x")), reader.summary)
     assert sorted(file.name for file in (store / "runs").iterdir()) == before
 
 
+@pytest.mark.slow
 def test_a_finished_run_is_read_from_a_folder_that_is_only_readable(shared_folder: Path, train: Any) -> None:
     store = shared_folder / "store"
     writing = train('tracklayer.init(id="r").log({"x": 1.5})', where=store)

@@ -88,6 +88,7 @@ def section(shown: str, heading: str) -> list[str]:
 # -- curves: which, and where -----------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_a_terminal_shows_the_curves_of_six_metrics_those_with_a_rule_first() -> None:
     keys = [f"m{number}" for number in range(8)]
     once = {0: {"once": 1}}
@@ -138,6 +139,7 @@ def test_json_is_no_place_for_curves() -> None:
     assert not BRAILLE.search(cli("show", "run", "--json").stdout)
 
 
+@pytest.mark.slow
 def test_colour_is_left_out_where_it_is_not_wanted() -> None:
     record({step: {"loss": float(step)} for step in range(2)})
     coloured, plain = on_a_terminal("show", "run"), on_a_terminal("show", "run", NO_COLOR="1")
@@ -146,6 +148,7 @@ def test_colour_is_left_out_where_it_is_not_wanted() -> None:
     assert section(coloured, "curves") == section(plain, "curves")
 
 
+@pytest.mark.slow
 def test_where_there_is_no_unicode_curves_are_ascii() -> None:
     record({step: {"k" * 100: float(step), "λ": 1.0} for step in range(2)})
     shown = on_a_terminal("show", "run", PYTHONIOENCODING="ascii")

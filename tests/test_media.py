@@ -572,6 +572,7 @@ def test_numbers_do_not_wait_for_a_picture_that_is_still_computed(run: ActiveRun
     assert [point.key for point in points(store)] == ["picture"]
 
 
+@pytest.mark.slow
 def test_media_need_no_jax(tmp_path: Path) -> None:
     done = Machine(tmp_path).run(
         """

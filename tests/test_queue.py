@@ -539,6 +539,7 @@ def test_an_observer_that_fails_costs_no_row(
 # -- the bound ----------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_memory_is_bounded_and_the_caller_waits_while_the_run_gets_on(
     queue_for: Callable[..., Queue],
 ) -> None:
@@ -593,6 +594,7 @@ def test_at_the_bound_of_a_hung_run_rows_spill_and_are_brought_in_in_order(
     assert "records again; run r missed nothing" in reports[1]
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("impatient")
 def test_a_second_outage_spills_and_is_reported_again(
     queue_for: Callable[..., Queue], temporary: Path, caplog: pytest.LogCaptureFixture

@@ -174,6 +174,7 @@ def test_a_traced_series_points_to_the_tap(run: ActiveRun) -> None:
         jax.jit(lambda x: run.log_series({"x": x}))(jnp.arange(3.0))
 
 
+@pytest.mark.slow
 def test_a_long_series_comes_whole(run: ActiveRun) -> None:
     run.log_series({"x": jnp.arange(50_000)})
     np.testing.assert_array_equal(reader_of(run).metric("x").value, np.arange(50_000))

@@ -332,6 +332,7 @@ def test_a_live_run_is_read_while_it_is_written(store: Path) -> None:
     assert len(reader_of(store).metric("x")) == step
 
 
+@pytest.mark.slow
 def test_another_process_reads_a_live_run(store: Path) -> None:
     run = tracklayer.init(id="r")
     script = """
@@ -482,6 +483,7 @@ run.flush()
     assert (store / "runs" / "r.sqlite-journal").exists() is not writable
 
 
+@pytest.mark.slow
 def test_where_nothing_may_be_written_a_live_run_is_read_from_a_copy_of_one_moment(
     store: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -1182,6 +1184,7 @@ def exported(store: Path, tmp_path: Path, name: str) -> RunReader:
     return reader_of(tmp_path / name)
 
 
+@pytest.mark.slow
 def test_an_export_is_the_run_while_it_is_live_crashed_or_finished(store: Path, tmp_path: Path) -> None:
     run = tracklayer.init(id="r", tags=["a", "é"], notes="n")
     filled(run, tmp_path)

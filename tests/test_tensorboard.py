@@ -627,6 +627,7 @@ def no_space(*_: object) -> None:
     raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
+@pytest.mark.slow
 def test_what_was_committed_survives_a_kill(tmp_path: Path) -> None:
     code = """
         import os, signal

@@ -291,7 +291,7 @@ class _Work:
 
     def do(self, work: Callable[[_Item], None], items: Iterable[_Item], count: int) -> None:
         """Do work on each item, with so many threads at most; the first that goes wrong ends it."""
-        waiting, failed = deque(items), list[BaseException]()
+        waiting = deque(items)
 
         def run() -> None:
             while True:
@@ -299,11 +299,7 @@ class _Work:
                     item = waiting.popleft()
                 except IndexError:
                     return
-                try:
-                    work(item)
-                except BaseException as error:
-                    failed.append(error)
-                    raise
+                work(item)
 
         with ThreadPoolExecutor(count, "tracklayer-storing") as pool:
             try:
@@ -313,8 +309,6 @@ class _Work:
                 self._stopped = True
                 waiting.clear()
                 raise
-        if failed:  # in a thread that took what another could not be started for
-            raise failed[0]
 
     def count(self, size: int) -> None:
         """Note that bytes were done, in the thread that did them.
