@@ -107,7 +107,7 @@ def no_package(server: WandbServer, machine: Machine) -> None:
     """Install all but wandb into a folder, and let the script see nothing else."""
     folder = machine.folder / "site-packages"
     folder.mkdir()
-    for entry in map(Path, site.getsitepackages()):
+    for entry in filter(Path.is_dir, map(Path, site.getsitepackages())):  # Debian's Python names one more
         for installed in entry.iterdir():
             if not installed.name.startswith("wandb"):
                 (folder / installed.name).symlink_to(installed)
