@@ -174,6 +174,7 @@ def test_the_module_is_the_program() -> None:
     assert done.stderr.count("\n") == 1
 
 
+@pytest.mark.slow
 def test_a_reader_that_has_enough_ends_the_program_without_a_word(store: Path) -> None:
     record(store, id="first")
     command = [sys.executable, "-m", "tracklayer", "show", "first"]
@@ -487,6 +488,7 @@ def test_what_a_run_holds_cannot_steer_the_terminal(store: Path) -> None:
     assert r"a\nb: \x1b]0;title\x07" in shown
 
 
+@pytest.mark.slow
 def test_output_that_cannot_be_encoded_is_escaped(store: Path) -> None:
     record(store, id="r", name="näme", config={"greek": "λ"})
     environment = {**os.environ, "PYTHONIOENCODING": "ascii"}
@@ -650,6 +652,7 @@ def test_pushing_an_empty_store_does_nothing(tmp_path: Path) -> None:
     assert cli("push", "--all").stdout == f"nothing to push in {tmp_path / '.tracklayer'}\n"
 
 
+@pytest.mark.slow
 def test_push_shows_its_progress_on_a_terminal(store: Path) -> None:
     record(store, id="first")
     code = """
@@ -693,6 +696,7 @@ def test_a_live_run_is_exported_whole(store: Path, tmp_path: Path) -> None:
     assert [file.name for file in tmp_path.glob("*out*")] == ["out.sqlite"]
 
 
+@pytest.mark.slow
 def test_a_crashed_run_is_exported_whole_and_readable_in_another_store(store: Path, tmp_path: Path) -> None:
     crash(store, "crashed")
     other = tmp_path / "other"
@@ -864,6 +868,7 @@ run.finish()
     assert str(reader.summary["best"]) == "nan"
 
 
+@pytest.mark.slow
 def test_a_run_ends_as_it_had_ended(store: Path) -> None:
     record(store, id="finished")
     with pytest.raises(ZeroDivisionError), tracklayer.init(dir=store, id="failed"):
@@ -966,6 +971,7 @@ def test_recover_makes_no_run_unless_it_is_told_to() -> None:
     assert shown["created_at"] == 1700000000.0
 
 
+@pytest.mark.slow
 def test_a_run_that_is_live_is_not_touched(store: Path) -> None:
     with live_run(store, "live") as process:
         file = spill(read_info(store, "live"), (500, time.time(), {"a": 1.0}))

@@ -86,6 +86,7 @@ def ticks(axis: Any) -> list[str]:
     return [text.get_text() for text in axis.get_ticklabels()]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("make", CHARTS.values(), ids=CHARTS.keys())
 def test_every_chart_of_plot_is_drawn_as_a_picture(make: Callable[[], Chart]) -> None:
     chart = make()

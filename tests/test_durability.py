@@ -686,6 +686,7 @@ def test_children_forked_in_the_middle_of_commits_open_runs_of_their_own(store: 
     assert len(runs) == 151
 
 
+@pytest.mark.slow
 def test_a_child_that_resumes_its_parents_run_is_refused(store: Path, train: Any) -> None:
     training = train(
         """
@@ -875,6 +876,7 @@ say(step)
     assert recorded(store).info.state == "finished"
 
 
+@pytest.mark.slow
 def test_a_store_that_is_deleted_in_mid_run_is_reported_and_training_goes_on(store: Path, train: Any) -> None:
     training = train(
         """
@@ -919,6 +921,7 @@ if os.geteuid() == 0:
 """
 
 
+@pytest.mark.slow
 def test_a_store_that_cannot_be_written_is_refused_with_a_word_about_what_to_do(
     shared_folder: Path, train: Any
 ) -> None:

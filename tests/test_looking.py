@@ -539,6 +539,7 @@ def test_damaged_content_is_named_and_the_rest_is_written() -> None:
     assert written("again") == {}
 
 
+@pytest.mark.slow
 def test_a_disk_that_is_full_leaves_no_part_of_a_file(tmp_path: Path) -> None:
     record({0: {"text": "x" * 100_000}})
     code = (

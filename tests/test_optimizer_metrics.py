@@ -27,6 +27,7 @@ def numbers(metrics: dict[str, Any]) -> dict[str, float]:
     return {name: float(value) for name, value in metrics.items()}
 
 
+@pytest.mark.slow
 def test_norms_and_learning_rate_are_those_of_the_last_update() -> None:
     optimizer = monitor(optax.sgd(SCHEDULE), learning_rate=SCHEDULE)
     state = optimizer.init(PARAMS)
@@ -39,6 +40,7 @@ def test_norms_and_learning_rate_are_those_of_the_last_update() -> None:
         assert float(optax.tree.norm(updates)) == pytest.approx(13.0 * rate)
 
 
+@pytest.mark.slow
 def test_the_updates_are_those_of_the_optimizer_alone() -> None:
     alone, monitored = optax.adamw(1e-2), monitor(optax.adamw(1e-2), 1e-2)
     state, monitored_state = alone.init(PARAMS), monitored.init(PARAMS)
@@ -126,6 +128,7 @@ def test_an_nnx_optimizer_is_logged_each_step(tmp_path: Path) -> None:
     assert (reader.metric("optimizer/update_norm").value > 0).all()
 
 
+@pytest.mark.slow
 def test_a_donated_train_state_of_linen_loses_nothing(tmp_path: Path) -> None:
     module = nn.Dense(1)
     params = module.init(jax.random.key(0), jnp.ones((1, 2)))

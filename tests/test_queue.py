@@ -147,6 +147,7 @@ def queue_for(temporary: Path) -> Iterator[Callable[..., Queue]]:
         run.gate.set()
         run.outage = None
         queue.finish(Status())
+        queue._thread.join(WAIT)  # it may have something to say yet, which is not the next test's
 
 
 def log(queue: Queue, *steps: int, **values: Value) -> None:
@@ -428,6 +429,7 @@ def test_a_row_that_the_run_refuses_costs_no_other(
     assert warnings(caplog) == ["tracklayer: fake refused a call: ValueError('odd')"]
 
 
+@pytest.mark.slow
 def test_an_outage_loses_nothing_and_is_reported_once_and_again_when_it_ends(
     queue_for: Callable[..., Queue], caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -816,6 +818,7 @@ def test_finish_in_an_outage_rescues_the_rows_to_a_file_that_the_report_names(
     assert queue.lost == 0
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("impatient")
 def test_finish_in_an_outage_names_the_spill_and_the_rescue_oldest_first(
     queue_for: Callable[..., Queue], caplog: pytest.LogCaptureFixture
@@ -832,6 +835,7 @@ def test_finish_in_an_outage_names_the_spill_and_the_rescue_oldest_first(
     assert "50 calls are kept" in warnings(caplog)[-1]
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("impatient")
 def test_finish_in_an_outage_that_came_while_a_spill_was_brought_in_names_that_spill(
     queue_for: Callable[..., Queue],
@@ -863,6 +867,7 @@ def test_finish_in_an_outage_that_came_while_a_spill_was_brought_in_names_that_s
     assert left == sorted(left)
 
 
+@pytest.mark.slow
 def test_finish_waits_for_a_local_run_as_long_as_it_gets_on(
     queue_for: Callable[..., Queue], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -140,6 +140,7 @@ def test_bools_are_integers_and_mixed_numbers_doubles(store: Path) -> None:
     assert same(reader.metric("nan").value.tolist(), [2.0, NAN])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("fold_every", [1, 2, 3, 10_000])
 def test_late_rows_and_repeated_steps_before_and_after_folding(
     store: Path, monkeypatch: pytest.MonkeyPatch, fold_every: int
@@ -357,6 +358,7 @@ print(sizes == sorted(sizes), reader.info.state)
     assert len(reader_of(store).metric("x")) == step
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("journal", ["WAL", "DELETE"])
 def test_a_slow_reader_stalls_no_writer(store: Path, monkeypatch: pytest.MonkeyPatch, journal: str) -> None:
     monkeypatch.setattr(recording, "on_network", lambda path: journal == "DELETE")
@@ -444,6 +446,7 @@ recording._NETWORK_INTERVAL = 0.05
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("writable", [True, False])
 def test_a_transaction_that_was_killed_half_way_is_taken_back_by_the_next_reader(
     store: Path,
@@ -605,6 +608,7 @@ def test_a_folder_with_a_runs_name_is_marked(store: Path, good: Path) -> None:
     assert assert_others_stay_readable(store)
 
 
+@pytest.mark.slow
 def test_a_truncated_file_is_marked_or_fails_where_it_is_cut(
     store: Path, good: Path, whole_file: bytes
 ) -> None:
@@ -831,6 +835,7 @@ def test_on_a_network_file_system_there_is_no_write_ahead_log(
     assert reader_of(store).info.state == "finished"
 
 
+@pytest.mark.slow
 def test_a_crashed_run_that_came_from_a_local_disk_is_continued_on_a_network_one(
     store: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -1058,6 +1063,7 @@ def assert_agree(run: ActiveRun, store: Path, expected: dict[str, Any]) -> None:
         assert recorded[key] == pytest.approx(value, nan_ok=True), key
 
 
+@pytest.mark.slow
 def test_the_summary_is_the_same_live_read_finished_and_resumed(store: Path) -> None:
     run = tracklayer.init(id="r")
     ruled(run)
@@ -1123,6 +1129,7 @@ def test_rules_are_defined_while_rows_pass(store: Path) -> None:
     assert len(reader_of(store).keys()) == 319
 
 
+@pytest.mark.slow
 def test_the_summary_of_a_live_run_with_many_keys_takes_no_time(store: Path) -> None:
     run = begun(store)
     for step in range(2000):

@@ -229,6 +229,7 @@ def test_outside_of_jit_it_logs_too(run: ActiveRun) -> None:
     assert rows(run) == {0: {"x": 1, "y": 1}, 1: {"x": 2}, 2: {"x": 4, "y": 1}, 3: {"x": 8}, 4: {"x": 16}}
 
 
+@pytest.mark.slow
 def test_a_row_has_the_time_at_which_the_program_logged_it(run: ActiveRun) -> None:
     program = slow(run, rows=3, seconds=0.1)
     before = time.time()
@@ -727,6 +728,7 @@ def test_whatever_the_run_raises_never_reaches_the_program(
 # -- waiting ------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("wait", [ActiveRun.flush, ActiveRun.finish])
 def test_flush_and_finish_wait_for_what_still_runs(run: ActiveRun, wait: Callable[..., Any]) -> None:
     result = slow(run)(pending())
@@ -736,6 +738,7 @@ def test_flush_and_finish_wait_for_what_still_runs(run: ActiveRun, wait: Callabl
     assert recorded.value.tolist() == list(range(10))
 
 
+@pytest.mark.slow
 def test_a_next_run_waits_for_the_rows_of_the_one_before() -> None:
     first = tracklayer.init(id="first")
     result = slow(first)(pending())
@@ -745,6 +748,7 @@ def test_a_next_run_waits_for_the_rows_of_the_one_before() -> None:
     assert rows(second) == {}
 
 
+@pytest.mark.slow
 def test_a_program_that_fails_is_reported_once_and_finish_returns(
     run: ActiveRun, caplog: pytest.LogCaptureFixture
 ) -> None:

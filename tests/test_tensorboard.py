@@ -647,6 +647,7 @@ def test_what_was_committed_survives_a_kill(tmp_path: Path) -> None:
     assert shown.session.hparams == {"lr": 0.1}
 
 
+@pytest.mark.slow
 def test_a_file_that_may_not_grow_fails_the_commit_and_loses_nothing(tmp_path: Path) -> None:
     code = """
         import resource
