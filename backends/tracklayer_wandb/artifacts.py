@@ -196,8 +196,7 @@ class ArtifactSender:
                 if not self._replaying or found.id not in self._used:
                     self._recorded.use_artifact(found)
             elif artifact.project in {"", project}:
-                # as the client's `use_artifact` does, which would wait for the upload
-                self._run._log_artifact(  # noqa: SLF001
+                self._run._log_artifact(  # noqa: SLF001 - as its `use_artifact` does, which waits for the upload
                     as_wandb(artifact, fetch),
                     aliases=list(artifact.aliases),
                     is_user_created=True,

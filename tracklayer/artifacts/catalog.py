@@ -329,6 +329,7 @@ class Catalog:
         aliases = [repr(alias) for alias in self.aliases_of(version) if alias != _LATEST]
         if aliases and not delete_aliases:
             msg = f"{version.label} goes by {_some(aliases)}: move that first, or delete it with its aliases"
+            msg += " (`--with-aliases`, `delete_aliases=True`)"
             raise UsageError(msg)
 
     def delete(self, version: Version, *, delete_aliases: bool = False) -> None:

@@ -12,7 +12,6 @@ state's structure, by which a state that does not fit is refused before Orbax re
 from __future__ import annotations
 
 import json
-import operator
 import os
 import sys
 import tempfile
@@ -33,6 +32,7 @@ from tracklayer.jax.processes import place
 from tracklayer.jax.structures import Structure, check_same, leaf_name, structure_of
 from tracklayer.lifecycle import current_run, open_run
 from tracklayer.registry import open_store
+from tracklayer.steps import checked_step
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -86,7 +86,7 @@ def save_checkpoint(
         RunFinishedError: the run was finished.
     """
     run = current_run() if run is None else run
-    described = dict(metadata or {}) | ({} if step is None else {"step": _checked_step(step)})
+    described = dict(metadata or {}) | ({} if step is None else {"step": checked_step(step)})
     artifact = Artifact(name, _TYPE, metadata=described)
 
     def write(folder: Path) -> Callable[[], None]:
@@ -218,13 +218,6 @@ def _whole(path: Any, leaf: Any) -> Any:
         return np.asarray(leaf if leaf.is_fully_addressable else leaf.addressable_data(0))
     msg = f"leaf {leaf_name(path)!r} of the state {why}"
     raise UnsupportedValueError(msg)
-
-
-def _checked_step(step: Any) -> int:
-    if isinstance(step, bool) or not hasattr(step, "__index__"):
-        msg = f"step {step!r} is a {type(step).__name__}, and must be an integer"
-        raise UnsupportedValueError(msg)
-    return operator.index(step)
 
 
 # -- the artifact --------------------------------------------------------------------------------------
