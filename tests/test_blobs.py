@@ -95,12 +95,8 @@ def test_nothing_stays_behind_where_content_was_staged(folder: FolderLocation, t
     assert list(folder.staging().iterdir()) == []
 
 
-def test_a_path_is_given_only_where_there_is_one(location: Location) -> None:
-    if location.folder is not None:
-        assert Blobs(location).path(HELLO) == location.folder / "blobs" / HELLO[:2] / HELLO
-    else:
-        with pytest.raises(StoreError, match="download it"):
-            Blobs(location).path(HELLO)
+def test_a_content_lies_under_its_hash(location: Location) -> None:
+    assert Blobs(location).place(HELLO) == f"{location.url}/blobs/{HELLO[:2]}/{HELLO}"
 
 
 def test_what_somebody_else_put_among_the_contents_is_none(folder: FolderLocation) -> None:
@@ -113,7 +109,7 @@ def test_what_somebody_else_put_among_the_contents_is_none(folder: FolderLocatio
 def test_others_may_read_what_was_stored(folder: FolderLocation, tmp_path: Path) -> None:
     (tmp_path / "plain").touch()
     Blobs(folder).add_bytes(b"hello")
-    assert Blobs(folder).path(HELLO).stat().st_mode == (tmp_path / "plain").stat().st_mode
+    assert Path(Blobs(folder).place(HELLO)).stat().st_mode == (tmp_path / "plain").stat().st_mode
 
 
 def test_a_target_that_cannot_be_written_is_no_trouble_of_the_store(blobs: Blobs, tmp_path: Path) -> None:

@@ -213,7 +213,7 @@ def test_a_version_that_is_pinned_while_it_is_being_deleted_stays_with_its_conte
 
 def test_a_version_whose_list_of_files_is_damaged_can_be_deleted(catalog: Catalog) -> None:
     version = publish(catalog, "a")
-    catalog.blobs.path(version.manifest).write_bytes(b"damaged")
+    Path(catalog.blobs.place(version.manifest)).write_bytes(b"damaged")
     catalog.delete(version)
     assert catalog.versions("p", "model") == []
 

@@ -143,7 +143,7 @@ def test_nothing_is_taken_where_a_version_cannot_be_read(
 def test_nothing_is_taken_where_a_list_of_files_is_damaged(catalog: Catalog, tmp_path: Path) -> None:
     version = publish(catalog, "b")
     catalog.delete(publish(catalog, "c"))
-    catalog.blobs.path(version.manifest).write_bytes(b"")
+    Path(catalog.blobs.place(version.manifest)).write_bytes(b"")
     before = everything(tmp_path)
     with pytest.raises(StoreError, match="nothing was collected"):
         collect(catalog, [], dry_run=False)

@@ -107,7 +107,7 @@ def test_the_files_are_the_callers_again(location: FolderLocation, sources: Path
 def test_what_is_known_is_not_copied_again(location: FolderLocation, sources: Path) -> None:
     paths = write(sources, CONTENTS)
     known = store(paths, location)
-    blob = Blobs(location).path(known["b.bin"].sha256)
+    blob = Path(Blobs(location).place(known["b.bin"].sha256))
     before = blob.stat()
     assert store(paths, location, known) == known
     assert blob.stat().st_ino == before.st_ino
@@ -134,7 +134,7 @@ def test_what_was_known_and_is_gone_is_copied_again(location: FolderLocation, so
 def test_damaged_content_is_repaired_by_storing_it_again(location: FolderLocation, sources: Path) -> None:
     paths = write(sources, CONTENTS)
     known = store(paths, location)
-    Blobs(location).path(known["a.txt"].sha256).write_bytes(b"jello")
+    Path(Blobs(location).place(known["a.txt"].sha256)).write_bytes(b"jello")
     store(paths, location)
     assert_clean(location)
 

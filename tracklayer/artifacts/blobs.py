@@ -41,18 +41,6 @@ class Blobs:
         """Return the absolute path or URL of a content, whether it is there or not."""
         return self._location.place(blob_name(sha256))
 
-    def path(self, sha256: str) -> Path:
-        """Return the path of a content, whether it is there or not.
-
-        Raises:
-            StoreError: the location is no folder of this machine.
-        """
-        folder = self._location.folder
-        if folder is None:
-            msg = f"{self.place(sha256)} is no file of this machine: download it"
-            raise StoreError(msg)
-        return folder / blob_name(sha256)
-
     def has(self, sha256: str) -> bool:
         """Say whether a content is there."""
         return self._location.has(blob_name(sha256))

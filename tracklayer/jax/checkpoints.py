@@ -81,7 +81,7 @@ def save_checkpoint(
     Raises:
         UnsupportedValueError: a leaf is no array, number or string, has no elements, or is spread over
             several processes.
-        UsageError: a name or alias that is not allowed; two leaves that Orbax would call the same.
+        UsageError: a name, alias or step that is not allowed; two leaves that Orbax would call the same.
         NoActiveRunError: no run is open.
         RunFinishedError: the run was finished.
     """
