@@ -19,6 +19,7 @@ import psutil
 import pytest
 
 import tracklayer
+from tracklayer.environment import PARTS
 
 if TYPE_CHECKING:
     from tracklayer.reading import RunReader
@@ -33,6 +34,12 @@ _QUICK_CLIENT = {
     "WANDB_DISABLE_GIT": "true",
     "WANDB_X_SAVE_REQUIREMENTS": "false",
 }
+QUICK_RECORD = {
+    "TRACKLAYER_CONSOLE": "off",
+    "TRACKLAYER_SYSTEM_INTERVAL": "0",
+    "TRACKLAYER_OMIT": ",".join(sorted(PARTS - {"program", "host"})),
+}
+"""So little is recorded of what a process is, prints and measures, but where that is what is tested."""
 
 
 @final
@@ -128,6 +135,7 @@ class Machine:
         self.environment: dict[str, str | None] = {
             **kept,
             **_QUICK_CLIENT,
+            **QUICK_RECORD,
             "PYTHONFAULTHANDLER": "1",
             **(server.environment(folder / "home") if server else {}),
             "TRACKLAYER_DIR": str(self.store),

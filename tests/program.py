@@ -33,11 +33,17 @@ def read_json(*arguments: str | Path, expect: int = 0) -> Any:
     return json.loads(cli(*arguments, "--json", expect=expect).stdout, parse_constant=refuse)
 
 
-def on_a_terminal(*arguments: str, columns: int = 80, **environment: str) -> str:
-    """Run the program on a terminal; return what it wrote there."""
+def on_a_terminal(*arguments: str, columns: int = 80, program: str | None = None, **environment: str) -> str:
+    """Run the program, or a Python program of the test's that knows these tests' folder, on a terminal.
+
+    Returns:
+        What it wrote there.
+    """
     controller, terminal = pty.openpty()
     settings = {"COLUMNS": str(columns), "LINES": "40", "TERM": "xterm-256color", **environment}
     command = [sys.executable, "-m", "tracklayer", *arguments]
+    if program is not None:
+        command = [sys.executable, "-c", program, str(Path(__file__).parent)]
     with subprocess.Popen(
         command, stdin=terminal, stdout=terminal, stderr=terminal, env={**os.environ, **settings}
     ) as process:

@@ -27,9 +27,6 @@ if TYPE_CHECKING:
 
 @pytest.fixture(autouse=True)
 def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    for name in os.environ:
-        if name.startswith(("TRACKLAYER_", "WANDB_")):
-            monkeypatch.delenv(name)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("TRACKLAYER_DIR", str(tmp_path / "store"))
     return tmp_path / "store"

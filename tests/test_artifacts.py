@@ -36,9 +36,6 @@ from tracklayer.front import ActiveRun
 
 @pytest.fixture(autouse=True)
 def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    for name in list(os.environ):
-        if name.startswith(("TRACKLAYER_", "WANDB_")):
-            monkeypatch.delenv(name)
     folder = tmp_path / "store"
     monkeypatch.setenv("TRACKLAYER_DIR", str(folder))
     monkeypatch.chdir(tmp_path)

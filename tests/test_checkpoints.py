@@ -43,9 +43,6 @@ STRUCTURE = "tracklayer-structure.json"
 
 @pytest.fixture(autouse=True)
 def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    for name in list(os.environ):
-        if name.startswith(("TRACKLAYER_", "WANDB_")):
-            monkeypatch.delenv(name)
     folder = tmp_path / "store"
     monkeypatch.setenv("TRACKLAYER_DIR", str(folder))
     yield folder

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import json
 import os
-import pty
 import re
 import signal
 import sqlite3
@@ -14,7 +12,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,25 +21,17 @@ import pytest
 
 import tracklayer
 from program import cli, on_a_terminal, read_json
-from tracklayer import registry
 from tracklayer.cli import main
-from tracklayer.ledger import Ledger
-from tracklayer.protocol import Backend, Received, Resume, RunInfo, Status
+from tracklayer.ledger import Entry, Ledger
+from tracklayer.protocol import RunInfo, Status
 from tracklayer.spill import Call, Spill
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
-    from tracklayer.artifacts.records import LoggedArtifact
-    from tracklayer.settings import Settings
-    from tracklayer.values import Value
-
 
 @pytest.fixture(autouse=True)
 def _own_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    for name in os.environ:
-        if name.startswith(("TRACKLAYER_", "WANDB_")):
-            monkeypatch.delenv(name)
     temporary = tmp_path / "temporary"
     temporary.mkdir()
     monkeypatch.setenv("TMPDIR", str(temporary))
@@ -129,6 +119,7 @@ def test_every_command_and_every_option_has_help() -> None:
     of_an_artifact = ("show", "get", "diff", "verify", "alias", "pin", "unpin", "delete")
     assert set(commands()) == {
         *("runs", "show", "media", "push", "export", "backends", "recover", "artifacts", "artifact", "gc"),
+        *("diff", "logs", "reproduce", "wait"),
         *(f"artifact {name}" for name in of_an_artifact),
     }
     for name, command in [("tracklayer", main), *commands().items()]:
@@ -334,17 +325,27 @@ def test_text_that_is_no_text_any_more_is_damage(store: Path) -> None:
 def test_runs_says_what_was_pushed(store: Path) -> None:
     for run_id in ("never", "stale", "sent"):
         record(store, id=run_id)
+    record(store, {0: {"a": 1}, 49: {"a": 2}}, id="half")
     revision = tracklayer.open_store(store).run("sent").revision
-    Ledger(store, "sent").confirm("x:/p", {"revision": revision, "url": "http://host/sent"})
-    Ledger(store, "stale").confirm("x:/p", {"revision": "another", "url": None})
+    done = Entry(revision=revision, through=0, lines=1, confirmed_at=1.0, url="http://host/sent")
+    Ledger(store, "sent").record("x:/p", done)
+    Ledger(store, "stale").record("x:/p", replace(done, revision="another", url=""))
+    Ledger(store, "half").record("x:/p", replace(done, through=30))
     last = {line.split()[0]: line for line in cli("runs").stdout.splitlines()}
     assert last["never"].endswith("  no")
-    assert last["stale"].endswith("  in part")
+    assert last["stale"].endswith("  changed since")
+    assert last["half"].endswith("  62 %")
     assert last["sent"].endswith("  yes")
     assert "http://host/sent" in cli("show", "sent").stdout
     pushes = {run["id"]: run["pushes"] for run in read_json("runs")["runs"]}
     assert pushes["never"] == []
     assert [push["up_to_date"] for push in pushes["stale"] + pushes["sent"]] == [False, True]
+    assert [pushes[run_id][0]["state"] for run_id in ("stale", "sent", "half")] == [
+        "changed",
+        "pushed",
+        "partly",
+    ]
+    assert (pushes["half"][0]["through"], pushes["half"][0]["last_step"]) == (30, 49)
 
 
 def test_a_run_in_another_process_is_live_and_then_crashed(store: Path) -> None:
@@ -514,173 +515,6 @@ def test_a_terminal_gets_tables_that_fold_and_lose_nothing(store: Path) -> None:
     assert "abcdefgh" in words
     shown = re.sub(r"\x1b\[[0-9;]*m", "", on_a_terminal("show", "abcdefgh"))
     assert "[bold]" in shown
-
-
-# -- push -----------------------------------------------------------------------------------------
-
-
-@dataclass
-class Elsewhere:
-    """A hosted backend that lives in this process: what the real push talks to here."""
-
-    runs: dict[str, HostedRun] = field(default_factory=dict)
-    away: set[str] = field(default_factory=set)
-    """Ids of runs that it fails on."""
-
-    def open(self, info: RunInfo, resume: Resume | None, settings: Settings) -> HostedRun:
-        del resume, settings
-        return self.runs.setdefault(info.id, HostedRun(info))
-
-    def received(self, info: RunInfo, artifacts: object, used: object) -> Received | None:
-        if info.id in self.away:
-            msg = "https://user:password@host is\nnot reachable"
-            raise ConnectionError(msg)
-        run = self.runs.get(info.id)
-        if run is None:
-            return None
-        keys = {step: frozenset(values) for step, values in run.rows.items()}
-        return Received(
-            run.info.state,
-            max(keys, default=-1),
-            len(keys),
-            keys,
-            (),
-            f"http://x/{info.id}",
-        )
-
-
-@dataclass
-class HostedRun:
-    """A run as its server keeps it."""
-
-    info: RunInfo
-    rows: dict[int, dict[str, Value]] = field(default_factory=dict)
-
-    def log(self, values: Mapping[str, Value], *, step: int, time: float) -> None:
-        del time
-        self.rows.setdefault(step, {}).update(values)
-
-    def update_config(self, config: Mapping[str, Any]) -> None:
-        """Take config."""
-
-    def update_summary(self, summary: Mapping[str, Any]) -> None:
-        """Take summary entries."""
-
-    def log_artifact(self, artifact: LoggedArtifact) -> None:
-        """Take an artifact."""
-
-    def commit(self) -> None:
-        """Have nothing to do."""
-
-    def finish(self, status: Status) -> None:
-        self.info = replace(self.info, state=status.state)
-
-
-@pytest.fixture
-def elsewhere(monkeypatch: pytest.MonkeyPatch) -> Elsewhere:
-    server = Elsewhere()
-    backend = Backend("elsewhere", "for tests", server.open, hosted=True, received=server.received)
-    load = registry.load
-    monkeypatch.setattr(registry, "load", lambda name: backend if name == "wandb" else load(name))
-    return server
-
-
-def test_push_sends_the_named_runs_and_says_so(store: Path, elsewhere: Elsewhere) -> None:
-    for run_id in ("first", "second", "third"):
-        record(store, {0: {"a": 1}, 1: {"a": 2}}, id=run_id)
-    first, second, total = cli("push", "second", "fir", "first").stdout.splitlines()
-    assert first.startswith("second: sent, 2 of 2 rows; ")
-    assert first.endswith("http://x/second")
-    assert second.startswith("first: sent, ")
-    assert total == "2 runs: 2 sent"
-    assert set(elsewhere.runs) == {"first", "second"}
-    assert elsewhere.runs["first"].rows == {0: {"a": 1}, 1: {"a": 2}}
-
-
-def test_push_all_sends_only_what_is_new(store: Path, elsewhere: Elsewhere) -> None:
-    record(store, id="first", project="p")
-    record(store, id="second", project="q")
-    assert cli("push", "--all", "--project", "p").stdout.endswith("1 run: 1 sent\n")
-    assert set(elsewhere.runs) == {"first"}
-    assert cli("push", "--all").stdout.endswith("2 runs: 1 unchanged, 1 sent\n")
-    assert "yes" in cli("runs").stdout
-
-
-def test_a_dry_run_sends_nothing(store: Path, elsewhere: Elsewhere) -> None:
-    record(store, id="first")
-    pushed = read_json("push", "first", "--dry-run")
-    assert pushed["dry_run"] is True
-    assert [run["outcome"] for run in pushed["runs"]] == ["would send"]
-    assert not elsewhere.runs
-
-
-def test_a_run_that_fails_stops_no_other_and_is_exit_code_1(store: Path, elsewhere: Elsewhere) -> None:
-    record(store, id="first")
-    record(store, id="second")
-    elsewhere.away.add("first")
-    failed, sent, total = cli("push", "--all", expect=1).stdout.splitlines()
-    assert failed.startswith("first: failed")
-    assert "not reachable" in failed
-    assert "password" not in failed
-    assert sent.startswith("second: sent")
-    assert total == "2 runs: 1 failed, 1 sent"
-    pushed = read_json("push", "--all", expect=1)
-    assert [run["outcome"] for run in pushed["runs"]] == ["failed", "unchanged"]
-    assert "password" not in json.dumps(pushed)
-
-
-def test_a_run_that_cannot_be_read_stops_no_other_push(store: Path, elsewhere: Elsewhere) -> None:
-    record(store, id="first")
-    record(store, id="broken")
-    run_file(store, "broken").write_bytes(b"x" * 5000)
-    result = cli("push", "--all", expect=4)
-    assert "broken.sqlite" in result.stderr
-    assert result.stdout.endswith("1 run: 1 sent\n")
-    assert "nobody" in cli("push", "nobody", "first", expect=3).stderr
-    assert set(elsewhere.runs) == {"first"}
-
-
-@pytest.mark.usefixtures("elsewhere")
-def test_push_without_a_run_says_what_to_do(store: Path) -> None:
-    record(store, id="first")
-    for arguments in ([], ["--project", "p"], ["first", "--all"]):
-        assert "--all" in cli("push", *arguments, expect=2).stderr
-
-
-@pytest.mark.usefixtures("elsewhere")
-def test_pushing_an_empty_store_does_nothing(tmp_path: Path) -> None:
-    assert cli("push", "--all").stdout == f"nothing to push in {tmp_path / '.tracklayer'}\n"
-
-
-@pytest.mark.slow
-def test_push_shows_its_progress_on_a_terminal(store: Path) -> None:
-    record(store, id="first")
-    code = """
-import sys
-sys.path.insert(0, sys.argv[1])
-from tracklayer import pushing
-from tracklayer.cli import main
-
-def push(reader, backend, store, *, dry_run, progress):
-    progress(12345)
-    return pushing.PushReport(reader.id, "sent", 2, 2, "[bold]", None)
-
-pushing.push = push
-main(["push", "--all"])
-"""
-    controller, terminal = pty.openpty()
-    with subprocess.Popen(
-        [sys.executable, "-c", code, str(Path(__file__).parent)], stdout=terminal
-    ) as process:
-        os.close(terminal)
-        written = b""
-        with contextlib.suppress(OSError):
-            while chunk := os.read(controller, 65536):
-                written += chunk
-        os.close(controller)
-        assert process.wait() == 0
-    assert b"12,345 rows" in written
-    assert b"first: sent, 2 of 2 rows; [bold]\r\n" in written
 
 
 # -- export ---------------------------------------------------------------------------------------

@@ -53,7 +53,14 @@ class TestSQLite(BackendConformance):
         versions = file.execute("SELECT name, aliases FROM artifacts WHERE NOT used").fetchall()
         uses = file.execute("SELECT name || ':v' || version FROM artifacts WHERE used ORDER BY artifact")
         (state,) = file.execute("SELECT state FROM segments ORDER BY segment DESC").fetchone()
+        environment = file.execute("SELECT data FROM environments ORDER BY segment DESC").fetchone()
+        system: dict[str, list[tuple[float, float]]] = {}
+        for key, time, value in file.execute("SELECT key, time, value FROM system_metrics ORDER BY time"):
+            system.setdefault(key, []).append((time, value))
         recorded = Recorded(
+            environment=json.loads(environment[0]) if environment else None,
+            console=[text for (text,) in file.execute("SELECT text FROM console ORDER BY line")],
+            system_metrics=system,
             scalars={key: one_a_step(points) for key, points in scalars.items()},
             texts=objects["text"],
             histograms=objects["histogram"],
@@ -79,8 +86,17 @@ class TestTensorBoard(BackendConformance):
         ours = {tag.removeprefix("tracklayer/") for tag in shown.texts if tag.startswith("tracklayer/")}
         artifacts = [shown.json(f"tracklayer/{tag}") for tag in sorted(ours) if tag.startswith("artifacts/")]
         uses = [shown.json(f"tracklayer/{tag}") for tag in sorted(ours) if tag.startswith("used_artifacts/")]
+        system = {tag: points for tag, points in shown.scalars.items() if tag.startswith("system/")}
         return Recorded(
-            scalars=_latest(shown.scalars, lambda value: value),
+            environment=shown.json("tracklayer/environment") if "environment" in ours else None,
+            system_metrics={
+                tag.removeprefix("system/"): [(point.wall_time, point.value) for point in points]
+                for tag, points in system.items()
+            },
+            scalars=_latest(
+                {tag: points for tag, points in shown.scalars.items() if tag not in system},
+                lambda value: value,
+            ),
             texts=_latest(shown.texts, str),
             histograms={
                 tag: [Point(p.step, p.wall_time, _counts_and_edges(p.buckets)) for p in points]

@@ -7,7 +7,6 @@ import csv
 import io
 import json
 import math
-import os
 import random
 import re
 import sqlite3
@@ -48,9 +47,8 @@ ESCAPES = re.compile(r"\x1b\[[0-9;]*m")
 
 @pytest.fixture(autouse=True)
 def _own_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    for name in os.environ:
-        if name.startswith(("TRACKLAYER_", "WANDB_")) or name in {"NO_COLOR", "FORCE_COLOR"}:
-            monkeypatch.delenv(name)
+    for name in ("NO_COLOR", "FORCE_COLOR"):
+        monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("COLUMNS", "80")
     monkeypatch.setenv("TRACKLAYER_DIR", str(tmp_path / "store"))
     monkeypatch.chdir(tmp_path)

@@ -71,6 +71,7 @@ INIT = [
     "backend",
     "reinit",
     "settings",
+    "save_code",
     "per_process",
     "others",
 ]

@@ -24,6 +24,7 @@ from tracklayer.fanout import FanOut
 from tracklayer.protocol import MetricRule, RunInfo, Status
 from tracklayer.queue import Queue, row_size
 from tracklayer.spill import Call, Spill, read_spill, spilled_run
+from tracklayer.surroundings import ConsoleLine, Environment, SystemRow
 from tracklayer.values import Histogram, Text, Value
 
 WAIT = 30.0  # seconds that a busy machine may take for anything
@@ -106,6 +107,24 @@ class RunWithUses(FakeRun):
 
     def use_artifact(self, artifact: LoggedArtifact) -> None:
         self.calls.append(("use", artifact))
+
+
+class RunWithSurroundings(FakeRun):
+    """One that takes what its process is, prints and measures."""
+
+    def record_environment(self, environment: Environment) -> None:
+        self.calls.append(("environment", dict(environment)))
+
+    def log_console(self, lines: Sequence[ConsoleLine]) -> None:
+        self.gate.wait(WAIT)
+        self.calls.append(("console", *lines))
+
+    def log_system(self, row: SystemRow) -> None:
+        self.calls.append(("system", row))
+
+    @property
+    def lines(self) -> list[str]:
+        return [line.text for call in self.durable if call[0] == "console" for line in call[1:]]
 
 
 class RunOfManyRows(FakeRun):
@@ -213,6 +232,89 @@ def test_a_fan_out_over_backends_themselves_hands_uses_to_those_that_take_them()
     runs = [FakeRun(), RunWithUses()]
     FanOut(runs).use_artifact(ARTIFACT)
     assert [run.calls for run in runs] == [[], [("use", ARTIFACT)]]
+
+
+def line(text: str) -> ConsoleLine:
+    return ConsoleLine(1.5, "stdout", text)
+
+
+SYSTEM_ROW = SystemRow(2.5, {"cpu": 12.5, "gpu.0.temp": float("inf")})
+
+
+def test_a_fan_out_hands_what_a_process_is_prints_and_measures_to_those_that_take_it(
+    queue_for: Callable[..., Queue],
+) -> None:
+    taking, other = RunWithSurroundings(), FakeRun()
+    everywhere = FanOut([queue_for(taking), queue_for(other), RunWithSurroundings(), FakeRun()])
+    everywhere.record_environment({"host": "h"})
+    everywhere.log_console([line("one"), line("two")])
+    everywhere.log_system(SYSTEM_ROW)
+    everywhere.commit()
+    expected = [("environment", {"host": "h"}), ("console", line("one"), line("two")), ("system", SYSTEM_ROW)]
+    assert taking.durable == expected
+    assert other.durable == []
+
+
+def test_lines_of_the_console_wait_for_nobody_and_leave_half_of_the_room_to_rows(
+    queue_for: Callable[..., Queue], caplog: pytest.LogCaptureFixture
+) -> None:
+    run = RunWithSurroundings()
+    run.gate.clear()
+    queue = queue_for(run, limit_bytes=400_000)
+    begin = time.monotonic()
+    for number in range(300):
+        queue.log_console([line(f"{number} {'x' * 1000}")])
+    log(queue, *range(400))  # for which there is room: nobody waits, and nothing spills
+    queue.log_console([line("too late")])
+    assert time.monotonic() - begin < 5
+    run.gate.set()
+    assert queue.flush(WAIT)
+    assert run.steps == list(range(400))
+    assert 100 < len(run.lines) < 200
+    assert run.lines == [f"{number} {'x' * 1000}" for number in range(len(run.lines))]
+    assert warnings(caplog) == ["tracklayer: fake leaves out lines of the console: they come too fast"]
+    for _ in range(20):  # what is recorded makes room again
+        queue.log_console([line("y" * 20_000)])
+        assert queue.flush(WAIT)
+    assert run.lines[-20:] == ["y" * 20_000] * 20
+
+
+def test_lines_of_the_console_do_not_wait_behind_a_call_that_waits_for_room(
+    queue_for: Callable[..., Queue],
+) -> None:
+    run = RunWithSurroundings()
+    run.gate.clear()
+    queue = queue_for(run, limit_bytes=100_000)
+    waiting = threading.Thread(target=log, args=(queue, *range(400)))
+    waiting.start()
+    until(lambda: len(queue.items) + len(queue._in_flight) >= queue._capacity())
+    begin = time.monotonic()
+    queue.log_console([line("one")])
+    assert time.monotonic() - begin < 1
+    run.gate.set()
+    waiting.join(WAIT)
+    assert queue.flush(WAIT)
+    assert run.steps == list(range(400))
+    assert run.lines == []
+
+
+def test_what_a_process_is_prints_and_measures_passes_through_a_rescue(
+    queue_for: Callable[..., Queue], temporary: Path
+) -> None:
+    run = RunWithSurroundings()
+    queue = queue_for(run, finish_timeout=0.2)
+    run.outage = StoreError("disk full")
+    queue.record_environment({"args": ["é", "\ud800"], "git": {"dirty": True}})
+    queue.log_console([line("one\ud800"), line("")])
+    queue.log_system(SYSTEM_ROW)
+    queue.finish(Status())
+    (file,) = spills(temporary)
+    assert [item[:2] for item in read_spill(file)] == [
+        ("record_environment", {"args": ["é", "\ud800"], "git": {"dirty": True}}),
+        ("log_console", [line("one\ud800"), line("")]),
+        ("log_system", SYSTEM_ROW),
+        ("finish", Status()),
+    ]
 
 
 def test_a_run_without_rules_is_not_handed_any(queue_for: Callable[..., Queue]) -> None:
@@ -811,9 +913,9 @@ def test_finish_in_an_outage_rescues_the_rows_to_a_file_that_the_report_names(
     (file,) = files
     assert spilled_run(file).id == "r"
     items: list[Any] = list(read_spill(file))
-    assert items[0] == ("update_config", {"a": 1})
+    assert items[0] == Call("update_config", {"a": 1})
     assert [item[0] for item in items[1:-1]] == list(range(100))
-    assert items[-1] == ("finish", Status("failed", 3))
+    assert items[-1] == Call("finish", Status("failed", 3))
     assert "101 calls are kept" in warnings(caplog)[-1]
     assert queue.lost == 0
 

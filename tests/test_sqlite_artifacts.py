@@ -496,6 +496,7 @@ def make_older(store: Path, version: int) -> None:
         connection.execute(f"ALTER TABLE {table} DROP COLUMN {column.split()[0]}")
     if version == 1:
         connection.execute("DROP TABLE contents")
+    connection.execute("DROP TABLE environments")
     connection.execute("UPDATE schema_version SET version = ?", (version,))
     connection.commit()
     connection.close()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import random
 import signal
@@ -34,9 +35,12 @@ from tracklayer.errors import (
 from tracklayer.front import ActiveRun
 from tracklayer.protocol import Run, RunInfo, Status
 from tracklayer.reading import RunReader
+from tracklayer.recovering import recover
 from tracklayer.settings import Settings
+from tracklayer.spill import Call, Spill
+from tracklayer.surroundings import ConsoleLine, SystemRow
 from tracklayer.values import Histogram, Text
-from tracklayer_sqlite import backend, lease, recording, schema
+from tracklayer_sqlite import backend, lease, recording, schema, starting
 from tracklayer_sqlite.connecting import on_network
 from tracklayer_sqlite.recording import SQLiteRun
 
@@ -46,9 +50,6 @@ WAIT = 30.0
 
 @pytest.fixture(autouse=True)
 def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    for name in list(os.environ):
-        if name.startswith(("TRACKLAYER_", "WANDB_")):
-            monkeypatch.delenv(name)
     folder = tmp_path / "store"
     monkeypatch.setenv("TRACKLAYER_DIR", str(folder))
     return folder
@@ -264,6 +265,184 @@ def test_calls_are_one_a_step_and_time_and_rows_one_a_step(store: Path) -> None:
             run.finish(Status())
 
 
+@pytest.mark.parametrize("folded", [True, False])
+@pytest.mark.parametrize("after", [0, 4, 5, 7, 100])
+def test_what_follows_a_step_is_what_a_whole_reading_has_behind_it(
+    store: Path, folded: bool, after: int
+) -> None:
+    run = begun(store)
+    for step in (5, 0, 7, 3, 5, 9):
+        run.log({"a": step, f"only/{step}": 1.0, "t": Text(f"{step}")}, step=step, time=1.0 + step)
+        run.commit()
+    run.log({"a": -7}, step=7, time=0.5)  # before what it replaces: the newest counts, whatever its time
+    run.commit()
+    if folded:
+        run.finish(Status())
+    reader = reader_of(store)
+    assert list(reader.calls(after)) == [call for call in reader.calls() if call.step > after]
+    assert list(reader.rows(after)) == [row for row in reader.rows() if row.step > after]
+    assert {call.step for call in reader.calls(after)} == {step for step in (0, 3, 5, 7, 9) if step > after}
+
+
+# -- digests ------------------------------------------------------------------------------------------
+
+CHANGES: dict[str, Callable[[Run], None]] = {
+    "a late point": lambda run: run.log({"late": 1.0}, step=3, time=9.0),
+    "a late point of a known key": lambda run: run.log({"odd": 1.0}, step=4, time=9.0),
+    "a value logged again": lambda run: run.log({"a": 4.5}, step=4, time=9.0),
+    "the same value at another time": lambda run: run.log({"a": 4.0}, step=4, time=4.000001),
+    "another value at the same time": lambda run: run.log({"a": 4.0 + 1e-9}, step=4, time=4.0),
+    "NaN at the same time": lambda run: run.log({"a": NAN}, step=4, time=4.0),
+    "an object logged again": lambda run: run.log({"t": Text("4!")}, step=4, time=4.0),
+    "a late object": lambda run: run.log({"t2": Text("")}, step=5, time=9.0),
+}
+
+
+@pytest.fixture
+def ten_steps(store: Path) -> Run:
+    """A run with a row at each of the steps 0 to 9, half of them folded."""
+    run = begun(store)
+    for step in range(10):
+        odd = {"odd": -INFINITY} if step % 2 else {}
+        run.log({"a": float(step), "n": 2**62 + step, "t": Text(str(step)), **odd}, step=step, time=step)
+        if step == 5:
+            run.commit()
+            run._fold()  # type: ignore[attr-defined] # the SQLite backend's
+    run.commit()
+    return run
+
+
+@pytest.mark.parametrize("change", CHANGES.values(), ids=CHANGES)
+def test_a_digest_changes_with_what_is_logged_at_its_steps_and_not_with_what_follows(
+    store: Path, ten_steps: Run, change: Callable[[Run], None]
+) -> None:
+    reader = reader_of(store)
+    before = [reader.digest(through) for through in range(10)]
+    assert len(set(before)) == 10
+    change(ten_steps)
+    ten_steps.commit()
+    after = [reader.digest(through) for through in range(10)]
+    first = next(step for step in range(10) if before[step] != after[step])
+    assert first in {3, 4, 5}
+    assert all(b == a for b, a in zip(before[:first], after[:first], strict=True))
+    assert all(b != a for b, a in zip(before[first:], after[first:], strict=True))
+    ten_steps.finish(Status())
+    assert [reader.digest(through) for through in range(10)] == after  # whatever is folded
+
+
+def test_new_steps_keys_and_times_above_it_leave_a_digest_as_it_was(store: Path, ten_steps: Run) -> None:
+    before = reader_of(store).digest(9)
+    for step in range(10, 200):
+        ten_steps.log({"a": step, "new": step, "t": Text("x")}, step=step, time=step)
+        ten_steps.commit()
+    assert reader_of(store).digest(9) == before
+    ten_steps.finish(Status())
+    assert reader_of(store).digest(9) == before
+    assert reader_of(store).digest(-1) == reader_of(store).digest(-1) != before
+
+
+# -- what the processes were, printed and measured ----------------------------------------------------
+
+
+def surrounded(run: Run, lines: int, rows: int, start: float) -> None:
+    """Record something of each."""
+    assert isinstance(run, SQLiteRun)
+    run.record_environment({"host": f"host of {start}", "packages": {"jax": "1"}})
+    run.log_console([ConsoleLine(start + i, "stdout", f"{start} {i}") for i in range(lines)])
+    for i in range(rows):
+        run.log_system(SystemRow(start + i, {"cpu": float(i), "gpu.0.temp": NAN}))
+    run.commit()
+
+
+def test_a_resumed_run_goes_on_with_its_lines_and_measurements_and_has_an_environment_a_segment(
+    store: Path,
+) -> None:
+    run = begun(store)
+    surrounded(run, 2500, 3, 100.0)
+    run.record_environment({"code": "code:v0", "packages": {}})  # type: ignore[attr-defined] # as above
+    run.finish(Status("failed", 1))
+    run = begun(store, resume="must")
+    surrounded(run, 2, 2500, 5000.0)
+    reader = reader_of(store)
+    assert reader.environments() == {
+        1: {"host": "host of 100.0", "packages": {}, "code": "code:v0"},
+        2: {"host": "host of 5000.0", "packages": {"jax": "1"}},
+    }
+    lines = list(reader.console())
+    assert lines == [ConsoleLine(100.0 + i, "stdout", f"100.0 {i}") for i in range(2500)] + [
+        ConsoleLine(5000.0 + i, "stdout", f"5000.0 {i}") for i in range(2)
+    ]
+    rows = list(reader.system_metrics())
+    assert [row.time for row in rows] == [100.0, 101.0, 102.0, *(5000.0 + i for i in range(2500))]
+    assert rows[2].values["cpu"] == 2.0
+    assert math.isnan(rows[2].values["gpu.0.temp"])
+    for after in (0, 1, 999, 1000, 1001, 2500, 2502, 9999):
+        assert list(reader.console(after)) == lines[after:]
+        assert [row.time for row in reader.system_metrics(after)] == [row.time for row in rows[after:]]
+    run.finish(Status())
+
+
+@pytest.mark.parametrize(
+    "record",
+    [
+        lambda run: run.record_environment({"code": "c:v0"}),
+        lambda run: run.log_console([ConsoleLine(1.0, "stderr", "")]),
+        lambda run: run.log_system(SystemRow(1.0, {"cpu": 1.0})),
+    ],
+    ids=["environment", "console", "system"],
+)
+def test_the_revision_changes_with_what_a_process_is_prints_and_measures(
+    store: Path, record: Callable[[Any], None]
+) -> None:
+    run = begun(store)
+    surrounded(run, 1, 1, 100.0)
+    reader = reader_of(store)
+    before = reader.revision
+    assert reader.revision == before
+    record(run)
+    run.commit()
+    assert reader.revision != before
+    run.finish(Status())
+
+
+def test_a_run_of_before_there_were_environments_takes_them_when_continued(store: Path) -> None:
+    begun(store).finish(Status("failed", 1))
+    file = sqlite3.connect(store / "runs" / "r.sqlite")
+    file.executescript(
+        "DROP TABLE environments; DROP TABLE system_metrics; CREATE TABLE system_metrics (seq INTEGER PRIMARY"
+        " KEY, run INTEGER NOT NULL, key TEXT NOT NULL, time DOUBLE NOT NULL, value); CREATE INDEX"
+        " system_metrics_by_key ON system_metrics (run, key, time); UPDATE schema_version SET version = 3"
+    )
+    file.close()
+    reader = reader_of(store)
+    assert (reader.environments(), list(reader.console()), list(reader.system_metrics())) == ({}, [], [])
+    continued = begun(store, resume="must")
+    surrounded(continued, 1, 1, 100.0)
+    continued.finish(Status())
+    assert list(reader.environments()) == [2]
+    assert (len(list(reader.console())), len(list(reader.system_metrics()))) == (1, 1)
+
+
+def test_what_is_recovered_twice_is_recorded_once(store: Path, tmp_path: Path) -> None:
+    run = begun(store)
+    surrounded(run, 2, 2, 100.0)
+    run.finish(Status("failed", 1))
+    lines = [ConsoleLine(101.0 + i, "stdout", f"100.0 {1 + i}") for i in range(2)]
+    rows = [SystemRow(101.0 + i, {"cpu": 1.0}) for i in range(2)]
+    for _ in range(2):
+        spill = Spill(run.info)
+        spill.write(Call("record_environment", {"host": "h"}))
+        spill.write(Call("log_console", lines))
+        for row in rows:
+            spill.write(Call("log_system", row))
+        spill.close()
+        recover([spill.path], backend, Settings(("sqlite",), store))
+    reader = reader_of(store)
+    assert [line.text for line in reader.console()] == ["100.0 0", "100.0 1", "100.0 2"]
+    assert [row.time for row in reader.system_metrics()] == [100.0, 101.0, 102.0]
+    assert reader.environments()[2] == {"host": "h"}
+
+
 def test_an_object_that_is_logged_again_replaces_the_older_one(store: Path) -> None:
     with tracklayer.init(id="r") as run:
         run.log({"t": "first"}, step=1)
@@ -361,7 +540,7 @@ print(sizes == sorted(sizes), reader.info.state)
 @pytest.mark.slow
 @pytest.mark.parametrize("journal", ["WAL", "DELETE"])
 def test_a_slow_reader_stalls_no_writer(store: Path, monkeypatch: pytest.MonkeyPatch, journal: str) -> None:
-    monkeypatch.setattr(recording, "on_network", lambda path: journal == "DELETE")
+    monkeypatch.setattr(starting, "on_network", lambda path: journal == "DELETE")
     monkeypatch.setattr(recording, "_NETWORK_INTERVAL", 0.05)
     run = tracklayer.init(id="r")
     for step in range(1000):
@@ -440,8 +619,8 @@ def test_a_crashed_run_is_read_whole(store: Path) -> None:
 
 
 NETWORK = """
-from tracklayer_sqlite import recording
-recording.on_network = lambda path: True
+from tracklayer_sqlite import recording, starting
+starting.on_network = lambda path: True
 recording._NETWORK_INTERVAL = 0.05
 """
 
@@ -478,9 +657,9 @@ run.flush()
     assert done.returncode == -signal.SIGKILL
     assert (store / "runs" / "r.sqlite-journal").stat().st_size > 0
     if not writable:
-        import tracklayer_sqlite.reader as reader_module
+        from tracklayer_sqlite import opening
 
-        monkeypatch.setattr(reader_module, "is_writable", lambda folder: False)
+        monkeypatch.setattr(opening, "is_writable", lambda folder: False)
     assert points(reader_of(store), "x") == [(0, 1)]
     assert reader_of(store).info.state == "crashed"
     assert (store / "runs" / "r.sqlite-journal").exists() is not writable
@@ -491,13 +670,13 @@ def test_where_nothing_may_be_written_a_live_run_is_read_from_a_copy_of_one_mome
     store: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Read in another process: this one must not open the file that it records."""
-    monkeypatch.setattr(recording, "_WAL_PAGES", 5)  # begins its log anew again and again
+    monkeypatch.setattr(starting, "_WAL_PAGES", 5)  # begins its log anew again and again
     monkeypatch.setattr(recording, "_FOLD_EVERY", 3)
     run = tracklayer.init(id="r")
     run.log({"x": 0, "y": 0}, step=0)
     run.flush()
     script = """
-import tracklayer, tracklayer_sqlite.reader as module
+import tracklayer, tracklayer_sqlite.opening as module
 module.is_writable = lambda folder: False
 module._COPIES = 1000
 sizes = []
@@ -713,7 +892,7 @@ def test_an_older_version_is_read_in_a_copy_and_migrated_when_it_is_continued(
 
     before = file.read_bytes()
     monkeypatch.setattr(schema, "MIGRATIONS", [*schema.MIGRATIONS, moves_notes, upper])
-    assert schema.current_version() == 5
+    assert schema.current_version() == 6
     assert points(reader_of(store), "x") == [(0, 1)]
     assert next(iter(reader_of(store).rows())).values == {"x": 1}
     assert file.read_bytes() == before
@@ -733,6 +912,7 @@ def test_a_run_that_was_recorded_before_there_were_media_takes_them_when_continu
     for table, column in schema._VERSION_COLUMNS:  # which came with the next version
         file.execute(f"ALTER TABLE {table} DROP COLUMN {column.split()[0]}")
     file.execute("DROP TABLE contents")
+    file.execute("DROP TABLE environments")
     file.execute("UPDATE schema_version SET version = 1")
     file.commit()
     file.close()
@@ -819,7 +999,7 @@ def test_without_a_list_of_mounts_a_disk_is_taken_to_be_local(
 def test_on_a_network_file_system_there_is_no_write_ahead_log(
     store: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(recording, "on_network", lambda path: True)
+    monkeypatch.setattr(starting, "on_network", lambda path: True)
     run = tracklayer.init(id="r", config={"a": 1})
     assert run._queues[0]._interval > 1
     for step in range(100):
@@ -840,7 +1020,7 @@ def test_a_crashed_run_that_came_from_a_local_disk_is_continued_on_a_network_one
     store: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     crash(store)
-    monkeypatch.setattr(recording, "on_network", lambda path: True)
+    monkeypatch.setattr(starting, "on_network", lambda path: True)
     run = tracklayer.init(id="r", resume="must")
     run.log({"x": -1}, step=100)
     assert run.flush()

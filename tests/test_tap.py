@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import math
-import os
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -31,9 +30,6 @@ Series = list[tuple[int, Any]]
 
 @pytest.fixture(autouse=True)
 def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    for name in list(os.environ):
-        if name.startswith(("TRACKLAYER_", "WANDB_")):
-            monkeypatch.delenv(name)
     folder = tmp_path / "store"
     monkeypatch.setenv("TRACKLAYER_DIR", str(folder))
     yield folder

@@ -29,8 +29,17 @@ from tracklayer.errors import (
     RunNotFoundError,
     StoreError,
 )
-from tracklayer.protocol import Resume, Run, RunInfo, Status, TakesUses
+from tracklayer.protocol import (
+    Resume,
+    Run,
+    RunInfo,
+    Status,
+    TakesEnvironment,
+    TakesSystemMetrics,
+    TakesUses,
+)
 from tracklayer.settings import Settings
+from tracklayer.surroundings import SystemRow
 from tracklayer.values import Histogram, Text
 from tracklayer_tensorboard import backend, event_file, mending
 
@@ -306,6 +315,35 @@ def test_a_run_resumed_for_a_late_row_keeps_all_others(shown: Callable[[str], Sh
     run = shown("a_late_evaluation")
     assert run.steps("loss") == [(step, step) for step in range(10)]
     assert [step for step, _ in run.steps("eval")] == [2, 5, 9]
+
+
+@scenario
+def measured_machine(store: Path, name: str) -> None:
+    for segment in range(2):
+        run = opened(store, name, "allow")
+        assert isinstance(run, TakesEnvironment)
+        assert isinstance(run, TakesSystemMetrics)
+        begin = START + 1000 * segment
+        run.record_environment({"host": f"host {segment}", "python": "3.11"})
+        run.log({"system/own": 1.0}, step=10**6 * (segment + 1), time=begin)
+        for second in (0.0, 10.25, 10.5, 20.0):
+            run.log_system(SystemRow(begin + second, {"cpu": second, "gpu.0.temp": math.nan}))
+        run.commit()
+        run.record_environment({"python": "3.12"})
+        run.finish(Status("failed" if segment == 0 else "finished"))
+
+
+def test_what_was_measured_stands_at_its_seconds_and_times_in_all_segments(
+    shown: Callable[[str], Shown],
+) -> None:
+    run = shown("measured_machine")
+    first = [(0, 0.0), (10, 10.25), (11, 10.5), (20, 20.0)]
+    assert run.scalars["system/cpu"] == [
+        (begin + step, START + begin + second, second) for begin in (0, 1000) for step, second in first
+    ]
+    assert len(run.scalars["system/gpu.0.temp"]) == 8
+    assert [step for step, _ in run.steps("system/own")] == [10**6, 2 * 10**6]
+    assert run.json("tracklayer/environment") == {"host": "host 1", "python": "3.12"}
 
 
 @scenario

@@ -430,12 +430,13 @@ def test_a_server_that_does_not_say_what_it_has_is_not_taken_to_have_nothing(
         session("name", "model:v0", "best")
         before = len(server.requests)
 
-        def fail_once_it_sends(request: Request) -> Failure | None:
-            is_sending = any(one.operation == "UpsertBucket" for one in server.requests[before:])
-            is_asked = request.operation == "GetDefaultEntity"  # where the versions are
-            return Failure(status=500) if is_sending and is_asked else None
+        def fail_the_second_time(request: Request) -> Failure | None:
+            """First it is asked what there is to send, then what of that it has."""
+            asked = [one for one in server.requests[before:] if one.operation == "ProjectArtifacts"]
+            is_second = request.operation == "ProjectArtifacts" and len(asked) > 1
+            return Failure(status=500) if is_second else None
 
-        server.fail = fail_once_it_sends
+        server.fail = fail_the_second_time
         (report,) = session("push", "one")
         assert report["outcome"] == "failed"
         assert f"cannot ask {server.url} about the artifact 'model:v0'" in report["message"]

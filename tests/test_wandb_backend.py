@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ from typing import Any
 import pytest
 
 from machine import Ended, Machine
+from tracklayer.environment import PARTS
 from wandb_server import ServedRun, WandbServer
 
 pytestmark = pytest.mark.slow
@@ -149,6 +151,29 @@ def test_an_artifact_arrives_with_its_content(trained: tuple[Ended, WandbServer]
     assert artifact.files == {"weights.bin": bytes(range(256))}
 
 
+def test_the_run_bears_its_mark(run: ServedRun) -> None:
+    mark = run.raw_config["_wandb"]["value"]["tracklayer"]
+    assert abs(mark["created_at"] - time.time()) < 1000
+
+
+LEAVING_OUT = """
+import time, tracklayer
+with tracklayer.init(project="p", id="r") as run:
+    print("spoken")
+    run.log({"a": 1})
+    time.sleep(0.5)
+"""
+
+
+def test_what_is_not_to_be_recorded_is_not_recorded_there_either(
+    server: WandbServer, machine: Machine
+) -> None:
+    machine.run(LEAVING_OUT, TRACKLAYER_OMIT=",".join(PARTS)).well()
+    run = server.runs["r"]
+    assert (run.host, run.program, run.commit, run.console, run.events) == (None, None, None, [], [])
+    assert not {"wandb-metadata.json", "requirements.txt", "output.log"} & run.files.keys()
+
+
 # -- late rows ------------------------------------------------------------------------------------
 
 LATE = """
@@ -185,7 +210,6 @@ def test_late_rows_that_arrived_are_not_pushed_again(server: WandbServer, machin
     pushed = machine.push("r")
     assert (pushed["outcome"], pushed["rows"], pushed["total"]) == ("sent", 0, 8)
     assert server.history_ranges("r") == before
-    assert not any(r.is_stream for r in server.requests[-8:])
 
 
 def test_a_summary_entry_set_by_hand_wins_over_later_rows(server: WandbServer, machine: Machine) -> None:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import http.client
 import json
 import math
 import os
 import subprocess
 import sys
 import textwrap
+import threading
 import time
 import urllib.error
 import urllib.request
@@ -443,6 +445,46 @@ def test_a_line_that_was_never_sent_shows_as_an_empty_row(server: WandbServer) -
     assert server.runs["r"].history[:2] == [{}, {}]
     assert math.isnan(server.runs["r"].history[2]["a"])
     assert server.history_ranges("r") == [(2, 1)]
+
+
+UPSERT = {"operationName": "UpsertBucket", "query": "", "variables": {"name": "r", "project": "p"}}
+
+
+def test_a_body_over_the_limit_is_refused_and_changes_nothing(server: WandbServer) -> None:
+    server.body_limit = len(json.dumps(UPSERT)) - 1
+    with pytest.raises(urllib.error.HTTPError, match="413"):
+        post(server, "/graphql", UPSERT)
+    assert server.runs == {}
+    server.body_limit += 1
+    post(server, "/graphql", UPSERT)
+    assert list(server.runs) == ["r"]
+
+
+def test_an_answer_is_cut_or_late_after_what_was_asked_was_done(server: WandbServer) -> None:
+    server.fail = lambda _: Failure(cut=True)
+    with pytest.raises(http.client.IncompleteRead):
+        post(server, "/graphql", UPSERT)
+    assert list(server.runs) == ["r"]
+    server.delete("r")
+    server.store.forgive()
+    server.fail = lambda _: Failure(answer_delay=0.3)
+    started = time.monotonic()
+    answering = threading.Thread(target=post, args=(server, "/graphql", UPSERT))
+    answering.start()
+    wait_until(lambda: "r" in server.runs)
+    assert time.monotonic() - started < 0.3
+    answering.join()
+    assert time.monotonic() - started >= 0.3
+
+
+def test_a_file_that_was_announced_and_never_came_is_listed_empty(server: WandbServer) -> None:
+    post(server, "/graphql", UPSERT)
+    place = {"entity": DEFAULT_ENTITY, "project": "p"}
+    created = {"query": "mutation CreateRunFiles {x}", "variables": {**place, "run": "r", "files": ["a.png"]}}
+    post(server, "/graphql", created)
+    asked = {"query": "query RunFiles {x}", "variables": {**place, "name": "r"}}
+    (edge,) = post(server, "/graphql", asked)["data"]["project"]["run"]["files"]["edges"]
+    assert (edge["node"]["name"], edge["node"]["sizeBytes"]) == ("a.png", 0)
 
 
 def test_a_collection_that_is_not_there_has_no_versions(server: WandbServer, tmp_path: Path) -> None:

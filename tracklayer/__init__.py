@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from tracklayer import errors as errors
     from tracklayer import jax as jax
     from tracklayer import plot as plot
-    from tracklayer.alerting import AlertLevel
+    from tracklayer.alerts.alert import AlertLevel
     from tracklayer.arguments import Settings
     from tracklayer.artifacts.artifact import Artifact
     from tracklayer.configuration import Config, Summary
@@ -103,7 +103,7 @@ _HOMES: Final[Mapping[str, str]] = {
     "Object3D": "media.object3d",
     "plot_table": "plot",
     "Artifact": "artifacts.artifact",
-    "AlertLevel": "alerting",
+    "AlertLevel": "alerts.alert",
     "Settings": "arguments",
     "open_store": "registry",
     "replay": "replaying",

@@ -11,9 +11,10 @@ from dataclasses import replace
 from typing import Any, Final, Never, final
 
 from tracklayer.configuration import checked_mapping, plain
+from tracklayer.environment import PARTS
 from tracklayer.errors import UsageError
+from tracklayer.settings import NO_CODE, NO_GIT, console_of, wandb_default
 from tracklayer.settings import Settings as RecordingSettings
-from tracklayer.settings import wandb_default
 
 _FIELDS: Final[Mapping[str, str]] = {
     "project": "project",
@@ -47,13 +48,25 @@ class Settings:
         root_dir: `dir` of `init`.
         init_timeout: seconds that `init` waits for a backend.
         finish_timeout: seconds that `finish` waits for a hosted backend.
+        console: `"off"` records nothing of what is printed, `"redirect"` also what C code and children
+            print, and `"auto"`, `"wrap"`, `"wrap_raw"` and `"wrap_emu"` what Python does.
+        save_code: whether the program and its local imports are recorded as an artifact; not by default.
+        disable_code: record neither the code nor how it differs from the commit.
+        disable_git: record nothing of the git repository.
+        x_disable_stats: measure nothing of the machine.
+        x_stats_sampling_interval: seconds between measurements of the machine.
+        x_disable_meta: record nothing of what the process is, its code and packages included.
+        x_save_requirements: False records no packages.
         others: W&B's further fields, which are refused: they are its client's own.
 
     Raises:
-        UsageError: a field that means nothing here, or a time that cannot be right.
+        UsageError: a field that means nothing here, or a value that cannot be right.
     """
 
     __slots__ = (
+        "console",
+        "disable_code",
+        "disable_git",
         "entity",
         "finish_timeout",
         "init_timeout",
@@ -68,6 +81,11 @@ class Settings:
         "run_name",
         "run_notes",
         "run_tags",
+        "save_code",
+        "x_disable_meta",
+        "x_disable_stats",
+        "x_save_requirements",
+        "x_stats_sampling_interval",
     )
 
     def __init__(
@@ -87,6 +105,14 @@ class Settings:
         root_dir: str | os.PathLike[str] | None = None,
         init_timeout: float | None = None,
         finish_timeout: float | None = None,
+        console: str | None = None,
+        save_code: bool | None = None,
+        disable_code: bool | None = None,
+        disable_git: bool | None = None,
+        x_disable_stats: bool | None = None,
+        x_stats_sampling_interval: float | None = None,
+        x_disable_meta: bool | None = None,
+        x_save_requirements: bool | None = None,
         **others: Never,
     ) -> None:
         for name in others:
@@ -109,6 +135,16 @@ class Settings:
         self.root_dir = root_dir
         self.init_timeout = _checked_seconds("init_timeout", init_timeout)
         self.finish_timeout = _checked_seconds("finish_timeout", finish_timeout)
+        self.console = None if console is None else console_of(console, "Settings: console")
+        self.save_code = save_code
+        self.disable_code = disable_code
+        self.disable_git = disable_git
+        self.x_disable_stats = x_disable_stats
+        self.x_stats_sampling_interval = _checked_seconds(
+            "x_stats_sampling_interval", x_stats_sampling_interval
+        )
+        self.x_disable_meta = x_disable_meta
+        self.x_save_requirements = x_save_requirements
 
     @classmethod
     def of(cls, given: Settings | Mapping[str, Any] | None) -> Settings:
@@ -122,13 +158,28 @@ class Settings:
         return cls(**checked_mapping({} if given is None else given, "settings"))
 
     def applied_to(self, settings: RecordingSettings) -> RecordingSettings:
-        """Return the settings with the times that this says."""
-        start, finish = self.init_timeout, self.finish_timeout
-        return replace(
-            settings,
-            start_timeout=settings.start_timeout if start is None else start,
-            finish_timeout=settings.finish_timeout if finish is None else finish,
-        )
+        """Return the settings with what this says."""
+        said: dict[str, Any] = {
+            "start_timeout": self.init_timeout,
+            "finish_timeout": self.finish_timeout,
+            "console": self.console,
+            "system_interval": 0.0 if self.x_disable_stats else self.x_stats_sampling_interval,
+            "omit": self._omitted(settings.omit),
+            "save_code": self.save_code,
+        }
+        return replace(settings, **{name: value for name, value in said.items() if value is not None})
+
+    def _omitted(self, omitted: frozenset[str]) -> frozenset[str]:
+        """Return what is left out of the environment, given what is left out so far."""
+        for leaves_out, parts in (
+            (self.disable_code, NO_CODE),
+            (self.disable_git, NO_GIT),
+            (self.x_save_requirements is False, {"packages"}),
+            (self.x_disable_meta, PARTS),
+        ):
+            if leaves_out:
+                omitted |= parts
+        return omitted
 
     def default(self, argument: str) -> Any:
         """Return what an argument is that `init` was not given; None if nothing says it."""

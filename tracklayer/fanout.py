@@ -5,10 +5,21 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, final
 
-from tracklayer.protocol import MetricRule, Run, RunInfo, Status, TakesMetricRules, TakesUses
+from tracklayer.protocol import (
+    MetricRule,
+    Run,
+    RunInfo,
+    Status,
+    TakesConsole,
+    TakesEnvironment,
+    TakesMetricRules,
+    TakesSystemMetrics,
+    TakesUses,
+)
 
 if TYPE_CHECKING:
     from tracklayer.artifacts.records import LoggedArtifact
+    from tracklayer.surroundings import ConsoleLine, Environment, SystemRow
     from tracklayer.values import Value
 
 
@@ -56,6 +67,24 @@ class FanOut:
         for run in self._runs:
             if isinstance(run, TakesUses):
                 run.use_artifact(artifact)
+
+    def record_environment(self, environment: Environment) -> None:
+        """Pass an environment on to those that take one."""
+        for run in self._runs:
+            if isinstance(run, TakesEnvironment):
+                run.record_environment(environment)
+
+    def log_console(self, lines: Sequence[ConsoleLine]) -> None:
+        """Pass lines on to those that take them."""
+        for run in self._runs:
+            if isinstance(run, TakesConsole):
+                run.log_console(lines)
+
+    def log_system(self, row: SystemRow) -> None:
+        """Pass a row of system metrics on to those that take them."""
+        for run in self._runs:
+            if isinstance(run, TakesSystemMetrics):
+                run.log_system(row)
 
     def commit(self) -> None:
         """Commit each."""

@@ -78,8 +78,8 @@ def _field(run: object, name: str) -> Any:
     first, _, rest = name.partition(".")
     if first in _NESTED and rest:
         entries = getattr(run, _NESTED[first])
-        value = _within(entries, rest)
-        return _within(entries, rest.removesuffix(".value")) if value is _ABSENT else value
+        value = within(entries, rest, _ABSENT)
+        return within(entries, rest.removesuffix(".value"), _ABSENT) if value is _ABSENT else value
     if name not in _FIELDS:
         known = ", ".join([*_FIELDS, *(f"{nested}.*" for nested in _NESTED)])
         msg = f"runs have no field {name!r} here; there are {known}"
@@ -88,17 +88,17 @@ def _field(run: object, name: str) -> Any:
     return _ABSENT if value is None else value
 
 
-def _within(entries: Mapping[str, Any], path: str) -> Any:
+def within(entries: Mapping[str, Any], path: str, default: Any = None) -> Any:
     """Return what a path with dots leads to; a key may have dots itself."""
     if path in entries:
         return entries[path]
     for dot in re.finditer(re.escape("."), path):
         inner = entries.get(path[: dot.start()])
         if isinstance(inner, Mapping):
-            value = _within(cast("Mapping[str, Any]", inner), path[dot.end() :])
+            value = within(cast("Mapping[str, Any]", inner), path[dot.end() :], _ABSENT)
             if value is not _ABSENT:
                 return value
-    return _ABSENT
+    return default
 
 
 def _holds(value: Any, wanted: Any) -> bool:

@@ -17,7 +17,9 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, Never, NoReturn, Self, final
 
 from tracklayer import reporting
-from tracklayer.alerting import AlertLevel, Alerts
+from tracklayer.alerting import Alerts
+from tracklayer.alerts.rules import RuleWatch
+from tracklayer.alerts.sending import AlertSender
 from tracklayer.artifacts.artifact import Artifact
 from tracklayer.artifacts.recording import RunArtifacts
 from tracklayer.artifacts.records import LoggedArtifact
@@ -28,6 +30,7 @@ from tracklayer.errors import RunFinishedError, StoreError, UnsupportedValueErro
 from tracklayer.fanout import FanOut
 from tracklayer.forking import tell_children
 from tracklayer.lifecycle import exit_code_of
+from tracklayer.observing import Observers
 from tracklayer.porting import refuse, tells_what_is_absent
 from tracklayer.protocol import MetricRule, Run, RunInfo, Status
 from tracklayer.queue import LARGE_ROW, Queue, row_size
@@ -38,13 +41,15 @@ from tracklayer.settings import NO_BACKEND
 from tracklayer.snapshots import snapshot
 from tracklayer.steps import checked_step, checked_time
 from tracklayer.summaries import MetricSummaries, metric_rule
-from tracklayer.values import SCALAR_TYPES
+from tracklayer.values import SCALAR_TYPES, Text
 from tracklayer.watching import NonFinite, NonFiniteWatch
 
 if TYPE_CHECKING:
     from datetime import timedelta
     from pathlib import Path
 
+    from tracklayer.alerts.alert import Alert, AlertLevel
+    from tracklayer.alerts.rules import Rule
     from tracklayer.jax.models import WatchedModels
     from tracklayer.reading import RunReader
     from tracklayer.rows import QueuedRow
@@ -80,6 +85,7 @@ class ActiveRun:
         on_finish: Callable[[ActiveRun], None],
         recorded: Callable[[], RunReader | None] = lambda: None,
         watch: NonFiniteWatch | None = None,
+        rules: RuleWatch | None = None,
     ) -> None:
         self._info = info
         self._queues = queues
@@ -111,9 +117,20 @@ class ActiveRun:
         self._encoder = Encoder()
         self.config = Config(self._sink.update_config)
         self.summary = Summary(self._sink.update_summary, self._metric_summaries)
-        self._alerts = Alerts()
+        sender = AlertSender(settings.alert_command, settings.alert_url)
+        self._alerts = Alerts(
+            lambda: self.info, self._record_alert, self._show_alert, sender, rules or RuleWatch()
+        )
         self._artifacts = RunArtifacts(info, settings, self._sink)
         self._watched: WatchedModels | None = None
+        self._observers = Observers(
+            queues,
+            lambda artifact: self._artifacts.log(artifact, None, wait=False),
+            info.project,
+            settings,
+            now(),
+            lambda: self.step,
+        )
         tell_children(self)
 
     # -- what it is -------------------------------------------------------------------------------
@@ -512,6 +529,35 @@ class ActiveRun:
         """
         return self._artifacts.model(self.use_artifact(name))
 
+    def log_code(
+        self,
+        root: str | os.PathLike[str] = ".",
+        name: str | None = None,
+        include_fn: Callable[[str, str], bool] | Callable[[str], bool] | None = None,
+        exclude_fn: Callable[[str, str], bool] | Callable[[str], bool] | None = None,
+    ) -> Artifact | None:
+        """Record the code below a folder as an artifact of type `"code"`; equal code makes no new version.
+
+        Dotfiles, installed packages, and files whose names tell of secrets are left out; what looks like a
+        secret in the others becomes `***`.
+
+        Args:
+            root: the folder.
+            name: the artifact's; by default `source-<project>-<program>`.
+            include_fn: says of a path, or of a path and the root, whether the file is taken; by default those
+                of Python's, `requirements*` and `Dockerfile*`.
+            exclude_fn: likewise, whether it is left out after all; by default what W&B's client wrote.
+
+        Returns:
+            The artifact; None where there is no code.
+        """
+        if not self._check_open("log_code"):
+            return None
+        from tracklayer.environment.sources import code_below, is_code, is_of_wandb
+
+        artifact = code_below(root, self.project, name, include_fn or is_code, exclude_fn or is_of_wandb)
+        return None if artifact is None else self.log_artifact(artifact)
+
     def save(
         self,
         glob_str: str | os.PathLike[str],
@@ -551,21 +597,54 @@ class ActiveRun:
         level: AlertLevel | str | None = None,
         wait_duration: float | timedelta | None = None,
     ) -> None:
-        """Record a text under `alert/<title>`, and say it on stderr.
+        """Record a text under `alert/<title>`, and tell it: on stderr, and by W&B where that records.
+
+        It is also given, as JSON on standard input, to the command that `TRACKLAYER_ALERT_COMMAND` names, and
+        posted to `TRACKLAYER_ALERT_URL`; see `tracklayer.alerts.sending`.  The call waits for neither.
 
         Args:
             title: what it is about.
             text: what has happened.
             level: `INFO`, the default, `WARN` or `ERROR`.
-            wait_duration: seconds for which no other alert of that title is said, 60 by default; each is
+            wait_duration: seconds for which no other alert of that title is told, 60 by default; each is
                 recorded.
 
         Raises:
             UsageError: there is no such level.
         """
         if self._check_open("alert") and not self.disabled:
-            said = self._alerts.say(title, text, level, wait_duration)
-            self._log_any({f"alert/{title}": said}, None, False, now())  # noqa: FBT003 - as `log` has it
+            self._alerts.alert(title, text, level, wait_duration)
+
+    def alert_when(
+        self,
+        *rules: Rule,
+        level: AlertLevel | str = "WARN",
+        wait_duration: float | timedelta | None = None,
+    ) -> None:
+        """Alert, as `alert` does, whenever one of these rules comes to hold; training waits for nothing.
+
+        Args:
+            rules: of `tracklayer.alerts`: `NotFinite("train/loss")`, `NoImprovement("val/loss", steps=5000)`,
+                `NoRows(minutes=10)`.
+            level: `INFO`, `WARN`, the default, or `ERROR`.
+            wait_duration: seconds for which a rule that was told is neither told nor recorded again, 60 by
+                default.
+
+        Raises:
+            UsageError: something is no rule, or there is no such level.
+        """
+        if self._check_open("alert_when") and not self.disabled:
+            for rule in rules:
+                self._alerts.watch(rule, level, wait_duration)
+
+    def _record_alert(self, alert: Alert) -> None:
+        """Record an alert where `log` without a step would; called from any thread."""
+        if not self._finished:
+            self._put((self.step, alert.time, RichValues({f"alert/{alert.title}": Text(str(alert))})))
+
+    def _show_alert(self, alert: Alert) -> None:
+        for queue in self._queues:
+            queue.alert(alert)
 
     def watch(
         self,
@@ -664,7 +743,9 @@ class ActiveRun:
         """
         if not self._finished and not self._inherited:
             wait_for_taps(at_end=True)
+            self._observers.stop()
             self._artifacts.finish()
+            self._alerts.finish(self._queues[0].flush)
         if self._inherited:
             self._finished = True
         elif not self._finished:
@@ -712,6 +793,14 @@ class ActiveRun:
         self._summaries.continue_from(reader)
         self.summary.restore(reader.explicit_summary)
         self._newest = self._closed = reader.last_step
+
+    def start_observing(self) -> None:
+        """Begin to record what this process is, prints and measures."""
+        self._observers.start()
+
+    def record_signal(self, name: str) -> None:
+        """Record which signal ends this process, before `finish`."""
+        self._observers.record_signal(name)
 
     def after_fork_in_child(self) -> None:
         """Record nothing here: the run is the parent's."""

@@ -1,8 +1,9 @@
 """The open runs of this process, and their end when the process ends.
 
-At interpreter exit, on SIGTERM and on SIGHUP the open runs are finished.  A program's own signal handlers
-are left alone: ours stands only where the default action, dying at once, stood before.  SIGINT mostly
-needs none: Python turns it into an exception, and the interpreter's exit follows.
+At interpreter exit, on SIGTERM and on SIGHUP the open runs are finished; in a job of Slurm also on the
+signals by which that warns (`sbatch --signal`).  A program's own signal handlers are left alone: ours stands
+only where the default action, dying at once, stood before.  SIGINT mostly needs none: Python turns it into
+an exception, and the interpreter's exit follows.
 
 Python does not tell exit hooks the exit code of `sys.exit`.  So that a run which ended with one is not
 taken for finished, `sys.exit` takes a note of it while runs are open, as W&B's client does.
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     from tracklayer.front import ActiveRun
 
 _SIGNALS: Final = ("SIGTERM", "SIGHUP", "SIGINT")
+_SLURM_SIGNALS: Final = ("SIGUSR1", "SIGUSR2", "SIGXCPU")
 
 
 class _OpenRuns:
@@ -160,6 +162,9 @@ def _finish_all(status: Status) -> None:
 
 def _on_signal(number: int, frame: FrameType | None) -> None:
     del frame
+    if number != signal.SIGINT:
+        for run in _open.all:
+            run.record_signal(signal.Signals(number).name)
     _finish_all(Status("failed", 128 + number))
     signal.signal(number, signal.SIG_DFL)
     os.kill(os.getpid(), number)  # end as the default action would have ended, for whoever waits
@@ -168,7 +173,7 @@ def _on_signal(number: int, frame: FrameType | None) -> None:
 def _install_signal_handlers() -> None:
     if threading.current_thread() is not threading.main_thread():
         return  # Python allows it nowhere else
-    for name in _SIGNALS:
+    for name in _SIGNALS + (_SLURM_SIGNALS if "SLURM_JOB_ID" in os.environ else ()):
         number = getattr(signal, name, None)
         if number is not None and signal.getsignal(number) is signal.SIG_DFL and not _is_caught(number):
             signal.signal(number, _on_signal)
@@ -190,7 +195,7 @@ def _is_caught(number: int) -> bool:
 def _remove_signal_handlers() -> None:
     if threading.current_thread() is not threading.main_thread():
         return
-    for name in _SIGNALS:
+    for name in _SIGNALS + _SLURM_SIGNALS:
         number = getattr(signal, name, None)
         if number is not None and signal.getsignal(number) is _on_signal:
             signal.signal(number, signal.SIG_DFL)

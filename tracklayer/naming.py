@@ -22,7 +22,7 @@ _MAX_NAME: Final = 128
 _MAX_TAG: Final = 64
 _ARTIFACT_NAME: Final = re.compile(r"[A-Za-z0-9_.\-]{1,128}")  # what W&B's server takes
 _ARTIFACT_RESERVED: Final = "/:"
-_ARTIFACT_PREFIXES: Final = {"job": "", "run_table": "run-", "code": "source-"}  # by type: W&B's own names
+_ARTIFACT_PREFIXES: Final = {"job": "", "run_table": "run-"}  # by type: W&B's own names, but for what is code
 _VERSION: Final = re.compile(r"v(0|[1-9][0-9]{0,17})")
 _NEVER_IN_A_PATH: Final = re.compile(r"^[A-Za-z]:|[\\\0\ud800-\udfff]")  # drives, and what UTF-8 cannot spell
 # lower case only, so that ids differ on a case-insensitive file system; no name that Windows reserves

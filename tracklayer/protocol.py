@@ -15,9 +15,14 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias, final, runt
 from tracklayer.values import ALL_KINDS, Value
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from tracklayer.alerts.alert import Alert
     from tracklayer.artifacts.records import LoggedArtifact
-    from tracklayer.reading import Store
+    from tracklayer.delivery import Delivery, Question, Received, ReceivedRow
+    from tracklayer.reading import RunReader, Store
     from tracklayer.settings import Settings
+    from tracklayer.surroundings import ConsoleLine, Environment, SystemRow
 
 State: TypeAlias = Literal["running", "finished", "failed", "crashed"]
 Resume: TypeAlias = Literal["allow", "must", "never"]
@@ -147,6 +152,45 @@ class TakesUses(Protocol):
 
 
 @runtime_checkable
+class TakesEnvironment(Protocol):
+    """A run whose backend keeps what its process was."""
+
+    def record_environment(self, environment: Environment, /) -> None:
+        """Record entries of what this process is; called soon after the start, and again with later ones.
+
+        An entry that is recorded again is replaced whole.
+        """
+        ...
+
+
+@runtime_checkable
+class TakesConsole(Protocol):
+    """A run whose backend keeps what its process printed."""
+
+    def log_console(self, lines: Sequence[ConsoleLine], /) -> None:
+        """Record lines, in the order in which they ended."""
+        ...
+
+
+@runtime_checkable
+class TakesSystemMetrics(Protocol):
+    """A run whose backend keeps what was measured on its machine."""
+
+    def log_system(self, row: SystemRow, /) -> None:
+        """Record what was measured at one moment."""
+        ...
+
+
+@runtime_checkable
+class TakesAlerts(Protocol):
+    """A run whose backend tells people of alerts."""
+
+    def alert(self, alert: Alert, /) -> None:
+        """Tell an alert; its text is also logged, under `alert/<title>`."""
+        ...
+
+
+@runtime_checkable
 class TakesRows(Protocol):
     """A run that is faster when it is handed many rows at once."""
 
@@ -183,29 +227,6 @@ class ChoosesCommitInterval(Protocol):
         ...
 
 
-@final
-@dataclass(frozen=True, slots=True)
-class Received:
-    """What a hosted backend's server says it has of a run.
-
-    `keys` maps each true step to the keys that the server has there; `last_step` is the highest step
-    that the server counts (-1 for none), `line_count` the number of its rows.  `missing_artifacts` are
-    those that were asked for and that it does not have with the same content; `missing_uses` are those
-    that were asked for and that, to its knowledge, the run did not use.  `config` and `summary` are as the
-    server shows them; None where that is not known.
-    """
-
-    state: State
-    last_step: int
-    line_count: int
-    keys: Mapping[int, frozenset[str]]
-    missing_artifacts: tuple[LoggedArtifact, ...]
-    url: str | None = None
-    config: Mapping[str, Any] | None = None
-    summary: Mapping[str, Any] | None = None
-    missing_uses: tuple[LoggedArtifact, ...] = ()
-
-
 def _usable() -> None:
     """Say that nothing is missing."""
 
@@ -228,8 +249,15 @@ class Backend:
             own.
         hosted: it needs a server, so a local record accompanies it, from which `push` completes it.
         open_store: for a backend whose runs can be read back: opens its store.
-        received: for a hosted backend: asks the server what it has of a run, of the artifacts that it made
-            and of those that it used, in this order; None where it has no such run.
+        place: for a backend that keeps a run in one file or folder of its own: that one, given the store's
+            folder.
+        received: for a hosted backend: asks the server what it has of a run; None where it has no such run.
+        received_rows: for a hosted backend: reads all rows that the server has of a run, in the order of its
+            own steps, and pages of bounded size.
+        deliver: for a hosted backend: sends a recorded run there, given its reader, what it is to be there,
+            and what the server has of it; see `tracklayer.delivery`.
+        export: for a backend whose own tools can send a run later: writes one to an empty folder for them,
+            and says by which command it is sent.
         server: for a hosted backend: the address of the server that it would talk to.
     """
 
@@ -241,7 +269,9 @@ class Backend:
     in_order: bool = False
     hosted: bool = False
     open_store: Callable[[Path], Store] | None = None
-    received: (
-        Callable[[RunInfo, Sequence[LoggedArtifact], Sequence[LoggedArtifact]], Received | None] | None
-    ) = None
+    place: Callable[[Path, RunInfo], Path] | None = None
+    received: Callable[[RunInfo, Question], Received | None] | None = None
+    received_rows: Callable[[RunInfo], Iterator[ReceivedRow]] | None = None
+    deliver: Callable[[RunReader, RunInfo, Received | None, Settings], Delivery] | None = None
+    export: Callable[[RunReader, RunInfo, Path], tuple[Delivery, str]] | None = None
     server: Callable[[], str] | None = None

@@ -1,58 +1,53 @@
-"""Push: the replay of a recorded run into a hosted backend, with a ledger of what it confirmed.
+"""Push: a recorded run becomes a run of a hosted backend, each of its rows once, whatever happens on the way.
 
-The server is read first, and only what it does not have is sent.  Success is what the server says
-it has, read back afterwards; never an exit code.
+The server is asked what it has, and only what it lacks is sent.  Success is what it says it has, read back
+afterwards; never an exit code.  `tracklayer.ledger` keeps what was confirmed, and what was being sent, so
+that as little as possible has to be asked.
 """
 
 from __future__ import annotations
 
-import hashlib
-import json
-import math
-import tempfile
+import os
+import socket
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
-from functools import cache
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, Literal, cast, final
+from collections.abc import Iterator, Sequence
+from contextlib import nullcontext
+from dataclasses import replace
+from typing import TYPE_CHECKING, Final, final
 
-from tracklayer.artifacts.catalog import Catalog, Version
+from tracklayer.artifacts.catalog import Catalog
 from tracklayer.artifacts.locations import locate
+from tracklayer.choosing import Chooser
+from tracklayer.confirming import Expected
+from tracklayer.delivery import Question
+from tracklayer.describing import artifacts_now, named
 from tracklayer.errors import (
-    ArtifactNotFoundError,
+    BackendLostError,
     BackendUnavailableError,
-    CorruptArtifactError,
-    StoreTooNewError,
+    RunExistsError,
+    RunInUseError,
     TracklayerError,
 )
-from tracklayer.ledger import Ledger
-from tracklayer.protocol import CanBeAbandoned, Received, Resume, RunInfo
-from tracklayer.reading import Row, RunReader
-from tracklayer.replaying import replay
+from tracklayer.ledger import Entry, Ledger, Sending
+from tracklayer.planning import file_bytes
+from tracklayer.protocol import Status
+from tracklayer.push_report import LOCK_SECONDS, PUSH_SECONDS, Outcome, Place, Progress, PushReport
+from tracklayer.replaying import deliver
 from tracklayer.settings import Settings, artifacts_url
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from tracklayer.artifacts.records import LoggedArtifact
-    from tracklayer.protocol import Backend
+    from tracklayer.choosing import Choice
+    from tracklayer.delivery import Delivered, Received
+    from tracklayer.planning import Plan, PlannedRow
+    from tracklayer.protocol import Backend, RunInfo
+    from tracklayer.reading import RunReader
 
-Outcome = Literal["sent", "unchanged", "would send", "unconfirmed", "failed"]
-OK_OUTCOMES: Final[frozenset[Outcome]] = frozenset({"sent", "unchanged", "would send"})
 _CONFIRM_SECONDS: Final = 30.0  # a server may take a moment to count what it was just sent
-_FINISH_SECONDS: Final = 3600.0  # of a push: the rows may be many, and nobody's training waits
-
-
-@final
-@dataclass(frozen=True, slots=True)
-class PushReport:
-    """What became of one run's push: `rows` were sent (or would be), of `total` in the run."""
-
-    run_id: str
-    outcome: Outcome
-    rows: int
-    total: int
-    message: str
-    url: str | None = None
+_STILL_SECONDS: Final = 10.0  # a client that outlived its process goes on sending for less
+_LOOK_SECONDS: Final = 2.0
 
 
 def push(
@@ -60,8 +55,11 @@ def push(
     backend: Backend,
     store: Path,
     *,
+    place: Place | None = None,
     dry_run: bool = False,
-    progress: Callable[[int], None] | None = None,
+    force: bool = False,
+    seconds: float = PUSH_SECONDS,
+    progress: Progress | None = None,
 ) -> PushReport:
     """Send what the server does not have yet, and read back that it has it.
 
@@ -69,249 +67,322 @@ def push(
         reader: the run.
         backend: a hosted backend.
         store: the run's store, where the ledger lies.
+        place: where it goes there, if not where it says by itself.
         dry_run: only say what would be sent.
-        progress: told the number of rows sent so far.
+        force: send it even where a run of that id is there that is not this one.
+        seconds: how long it may take.
+        progress: is told how far it is.
 
     Returns:
-        What happened; an error of ours or of the network is a report, not an exception.
+        What happened; an error of ours, of the system or of the network is a report, not an exception.
     """
+    deadline = time.monotonic() + seconds
+    ledger = Ledger(store, reader.id)
     try:
-        return _Push(reader, backend, store).run(dry_run=dry_run, progress=progress)
+        with nullcontext() if dry_run else ledger.locked(min(LOCK_SECONDS, seconds)):
+            pushing = _Push(
+                reader, backend, store, ledger, place or Place(), deadline, progress or Progress()
+            )
+            return pushing.run(dry_run=dry_run, force=force)
+    except RunInUseError as error:
+        return PushReport(reader.id, "busy", 0, 0, str(error))
     except (TracklayerError, OSError) as error:
-        return PushReport(reader.id, "failed", 0, 0, str(error))
-    except Exception as error:  # noqa: BLE001 - a backend's code may raise anything; other runs wait
-        return PushReport(reader.id, "failed", 0, 0, repr(error))
+        return PushReport(reader.id, "failed", 0, 0, str(error) or type(error).__name__)
 
 
-def target_of(backend: Backend, info: RunInfo) -> str:
-    """Return the name under which the ledger keeps a target."""
+def target_of(backend: Backend, info: RunInfo, run_id: str) -> str:
+    """Return the name under which the ledger of a run keeps a target.
+
+    Args:
+        backend: a hosted one.
+        info: what the run is there.
+        run_id: what it is here.
+    """
     server = backend.server() if backend.server else ""
-    return f"{backend.name}:{server}/{info.entity or ''}/{info.project}"
+    name = f"{backend.name}:{server}/{info.entity or ''}/{info.project}"
+    return name if info.id == run_id else f"{name}/{info.id}"
 
 
 @final
 class _Push:
     """One run's push: of what it holds now.  What is logged meanwhile is for the next one."""
 
-    def __init__(self, reader: RunReader, backend: Backend, store: Path) -> None:
-        if backend.received is None:
+    def __init__(
+        self,
+        reader: RunReader,
+        backend: Backend,
+        store: Path,
+        ledger: Ledger,
+        place: Place,
+        deadline: float,
+        progress: Progress,
+    ) -> None:
+        ask_rows = backend.received_rows
+        if backend.received is None or ask_rows is None or backend.deliver is None:
             msg = f"backend {backend.name!r} has no server to push to"
             raise BackendUnavailableError(msg)
-        backend.check()
+        self._ask_server, self._deliver_to = backend.received, backend.deliver
+        self._name = backend.name
+        self._store = store
         self._reader = reader
-        self._backend = backend
-        self._ask = backend.received
-        revision = reader.revision
-        self._info = reader.info
-        self._ledger = Ledger(store, reader.id)
-        self._target = target_of(backend, self._info)
-        self._keys: dict[int, frozenset[str]] = {}
-        versions = _Versions(Catalog(locate(artifacts_url(), store)))
-        made = [versions.described(artifact) for artifact in reader.artifacts()]
-        used = [versions.described(artifact) for artifact in reader.used_artifacts()]
-        self._deleted = [artifact for artifact in (*made, *used) if versions.was_deleted(artifact)]
-        self._made = [artifact for artifact in made if artifact not in self._deleted]
-        self._used = [artifact for artifact in used if artifact not in self._deleted]
-        self._revision = _revision(revision, made)
+        self._deadline = deadline
+        self._progress = progress
+        self._revision = reader.revision  # before all else: what is logged from now on changes it
+        self._info = place.of(reader.info)
+        self._is_running = self._info.state == "running"
+        self._chooser = Chooser(reader, lambda: ask_rows(self._info), is_running=self._is_running)
+        self._artifacts = artifacts_now(reader, Catalog(locate(artifacts_url(), store)))
+        self._ledger = ledger
+        self._target = target_of(backend, self._info, reader.id)
+        self._entry = ledger.entry(self._target)
+        self._expected = Expected(self._info.state, {}, {}, self._artifacts.made, self._artifacts.used)
 
-    def run(self, *, dry_run: bool, progress: Callable[[int], None] | None) -> PushReport:
-        confirmed = self._ledger.entry(self._target)
-        if confirmed.get("revision") == self._revision:
-            rows = int(confirmed.get("rows", 0))
-            return self._report("unchanged", 0, rows, "sent before", confirmed.get("url"))
-        interned: dict[frozenset[str], frozenset[str]] = {}
-        for row in self._reader.rows():
-            keys = frozenset(row.values)
-            self._keys[row.step] = interned.setdefault(keys, keys)
-        total = len(self._keys)
-        found = self._ask(self._info, self._made, self._used)
-        lacking = self._lacking(found)
-        changed = bool(confirmed) or (found is not None and self._is_changed(found))
+    def run(self, *, dry_run: bool, force: bool) -> PushReport:
+        """Push, unless all of it was confirmed before."""
+        if self._is_confirmed():
+            return self._unchanged("sent before")
+        found = self._found(force=force)
+        if found is not None and not force and self._is_live_there(found):
+            return self._unchanged("it is recorded there live, as it seems; push it once it has ended", found)
+        self._expected = replace(self._expected, config=self._reader.config, summary=self._reader.summary)
+        choice = self._chooser.choose(self._entry, found)
         if dry_run:
-            message = self._missing(found) or ("config and summary" if changed else "nothing")
-            return self._report("would send", lacking, total, message, found.url if found else None)
-        if found is not None and not confirmed and self._info.state == found.state == "running":
-            message = "it is recorded there live, as it seems; push it once it has ended"
-            return self._report("unchanged", 0, total, message, found.url)
-        if self._missing(found) or changed:
-            self._send(found, progress)
-            found = self._read_back()
-        if found is None:
-            return self._report("unconfirmed", 0, total, "the server does not show the run")
-        missing = self._missing(found)
-        if missing:
-            sent = lacking - self._lacking(found)
-            message = f"the server still lacks {missing}; push again"
-            return self._report("unconfirmed", sent, total, message, found.url)
-        self._ledger.confirm(
-            self._target,
-            {
-                "revision": self._revision,
-                "rows": total,
-                "url": found.url,
-                "confirmed_at": time.time(),
-            },
-        )
-        message = "confirmed by the server" if lacking or changed else "the server had everything"
-        if self._deleted:
-            message = f"{message}, but for what was deleted here: {_labels(self._deleted)}"
-        return self._report("sent", lacking, total, message, found.url)
-
-    def _send(self, found: Received | None, progress: Callable[[int], None] | None) -> None:
-        with tempfile.TemporaryDirectory(prefix="tracklayer-push-", ignore_cleanup_errors=True) as scratch:
-            settings = Settings(
-                backends=(self._backend.name,),
-                dir=Path(scratch),
-                finish_timeout=_FINISH_SECONDS,
-                replaying=True,
-            )
-            resume: Resume = "never" if found is None else "must"
-            run = self._backend.open(self._info, resume, settings)
+            return self._would_send(choice.plan, found)
+        gone: list[str] = []
+        if not self._has_all(found, choice.plan):
             try:
-                replay(
-                    self._reader,
-                    run,
-                    missing=lambda row: lacking_of(row, found),
-                    artifacts=self._made,
-                    uses=self._used,
-                    whole_summary=found is not None,
-                    progress=progress,
-                )
-            except BaseException:
-                if isinstance(run, CanBeAbandoned):
-                    run.abandon()
-                raise
+                delivered, gone = self._send(choice, found)
+            except BackendLostError as error:
+                sent = self._progress.sent
+                for _ in choice.plan:
+                    """It counts what there is, of which only a part was gone through."""
+                return self._report("unconfirmed", choice.plan, sent, f"{error}; push again", found)
+            lines = found.line_count if found else 0
+            self._expected = replace(self._expected, lines=lines, delivered=delivered)
+            found = self._read_back(delivered.files)
+        lacking = self._expected.lacking(found)
+        if found is None or lacking:
+            return self._unconfirmed(choice.plan, [*lacking, *gone], found)
+        return self._confirmed(choice, found, gone)
 
-    def _read_back(self) -> Received | None:
+    # -- before ----------------------------------------------------------------------------------------
+
+    def _is_confirmed(self) -> bool:
+        entry = self._entry
+        now = (self._revision, self._artifacts.labels)
+        return entry.lines >= 0 and entry.sending is None and (entry.revision, entry.labels) == now
+
+    def _found(self, *, force: bool) -> Received | None:
+        """Ask the server what it has, once nobody is sending any more.
+
+        Raises:
+            RunExistsError: it has another run of this id.
+        """
+        found, sending = self._ask(), self._entry.sending
+        is_known = self._entry.confirmed_at > 0 or sending is not None
+        if found is not None and not (found.is_ours or is_known or force):
+            msg = (
+                f"a run {self._info.id!r} that is not this one is there already ({found.url}): choose "
+                "another id with --id, another project with --to, or merge the two with --force"
+            )
+            raise RunExistsError(msg)
+        if sending is None or sending.host == socket.gethostname():
+            return found
+        return self._still(found)
+
+    def _still(self, found: Received | None) -> Received | None:
+        """Wait until what another host may still be sending has arrived."""
+        since = time.monotonic()
+        while time.monotonic() < min(since + _STILL_SECONDS, self._deadline):
+            time.sleep(_LOOK_SECONDS)
+            before, found = found, self._ask()
+            if (before and before.line_count) != (found and found.line_count):
+                since = time.monotonic()
+        return found
+
+    def _is_live_there(self, found: Received) -> bool:
+        """Say whether the run's own client seems to be sending it: not all that is there came from here."""
+        if not self._is_running or found.state != "running":
+            return False
+        return self._entry.sending is None and self._entry.lines != found.line_count
+
+    def _ask(self, files: tuple[str, ...] = ()) -> Received | None:
+        return self._ask_server(self._info, Question(self._artifacts.made, self._artifacts.used, files))
+
+    def _has_all(self, found: Received | None, plan: Plan) -> bool:
+        """Say whether a server, of which nothing was known, turns out to have everything."""
+        if found is None or self._entry.lines >= 0 or self._entry.sending is not None:
+            return False
+        console = self._reader.console(after=found.console_lines)
+        system = self._reader.system_metrics(after=found.system_rows)
+        has_more = any(next(iter(rows), None) is not None for rows in (plan, console, system))
+        return not has_more and not self._expected.lacking(found)
+
+    def _would_send(self, plan: Plan, found: Received | None) -> PushReport:
+        """Count what would be sent."""
+        for _ in self._watched(plan):
+            """The plan and the progress count."""
+        made = self._missing_artifacts(found)
+        lacking = [f"artifacts {named(made)}"] if made and found is None else []
+        lacking += self._expected.lacking(found)
+        if not lacking and not plan.sent:
+            lacking = ["nothing" if self._entry.lines < 0 else "what else has changed"]
+        return self._report("would send", plan, plan.sent, ", ".join(lacking), found)
+
+    # -- sending ---------------------------------------------------------------------------------------
+
+    def _send(self, choice: Choice, found: Received | None) -> tuple[Delivered, list[str]]:
+        """Have the backend deliver what is lacking; return what it sent, and what it could not be given."""
+        info, expected = self._info, self._expected
+        self._ledger.record(self._target, replace(self._entry, sending=_sending(choice)))
+        settings = Settings(
+            backends=(self._name,), dir=self._store, finish_timeout=self._left(), replaying=True
+        )
+        if found is not None:  # a server may be slow to tell its last step; its rows say more
+            found = replace(found, last_step=max(found.last_step, choice.known_step))
+        delivery = self._deliver_to(self._reader, info, found, settings)
+        self._progress.delivery = delivery
+        try:
+            gone = deliver(
+                self._reader,
+                delivery,
+                rows=self._watched(choice.plan),
+                config=expected.config,
+                summary=expected.summary,
+                artifacts=self._missing_artifacts(found),
+                uses=expected.used if found is None else found.missing_uses,
+                console_after=found.console_lines if found else 0,
+                system_after=found.system_rows if found else 0,
+                status=Status(info.state, info.exit_code or 0),
+            )
+        except BaseException:
+            delivery.abandon()
+            raise
+        return delivery.delivered, gone
+
+    def _artifacts_to_send(self, found: Received | None) -> Sequence[LoggedArtifact]:
+        """Return what the server lacks; all that the run made, if it made more since it was confirmed.
+
+        A content may be there because another run made it: of those, too, the server is to hear of this one.
+        """
+        missing = self._missing_artifacts(found)
+        return missing if self._entry.labels == self._artifacts.labels else self._artifacts.made
+
+    def _missing_artifacts(self, found: Received | None) -> Sequence[LoggedArtifact]:
+        made = self._artifacts.made if found is None else found.missing_artifacts
+        self._progress.bytes += sum(file.size for artifact in made for file in artifact.files)
+        return made
+
+    def _watched(self, plan: Plan) -> Iterator[PlannedRow]:
+        """Go through the plan, and tell how far it is."""
+        progress, before = self._progress, plan.base.top
+        for planned in plan:
+            if not planned.is_there:
+                progress.rows += 1
+                progress.bytes += file_bytes(planned.row)
+                progress.share = min(1.0, (planned.row.step - before) / max(1, plan.upto - before))
+            yield planned
+        progress.share = 1.0
+
+    def _read_back(self, files: tuple[str, ...]) -> Received | None:
         """Ask until the server shows everything, or time is up."""
-        deadline, pause = time.monotonic() + _CONFIRM_SECONDS, 0.2
+        deadline, pause = min(self._deadline, time.monotonic() + _CONFIRM_SECONDS), 0.2
         while True:
-            found = self._ask(self._info, self._made, self._used)
-            if not self._missing(found) or time.monotonic() + pause > deadline:
+            found = self._ask(files)
+            if not self._expected.lacking(found) or time.monotonic() + pause > deadline:
                 return found
             time.sleep(pause)
             pause *= 2
 
-    def _is_changed(self, found: Received) -> bool:
-        """Say whether the server shows other config or summary entries.
+    def _left(self) -> float:
+        return max(0.0, self._deadline - time.monotonic())
 
-        That is a reason to send them, and not to doubt that they came: servers write values in
-        ways of their own.
-        """
-        return not (
-            (found.config is None or _holds(found.config, self._reader.config))
-            and (found.summary is None or _holds(found.summary, self._reader.summary))
+    # -- afterwards ------------------------------------------------------------------------------------
+
+    def _confirmed(self, choice: Choice, found: Received, gone: list[str]) -> PushReport:
+        plan, before, delivered = choice.plan, self._entry, self._expected.delivered
+        entry = Entry(
+            revision="" if choice.is_brief else self._revision,
+            labels=self._artifacts.labels,
+            through=plan.upto,
+            digest=choice.digest if choice.is_whole and not plan.late_waiting else "",
+            lines=found.line_count,
+            last_step=found.last_step,
+            rows=plan.rows,
+            late=before.late + plan.late,
+            repeated=plan.repeated if choice.is_compared else before.repeated,
+            waiting=plan.waiting,
+            state=self._info.state,
+            url=found.url or "",
+            confirmed_at=time.time(),
         )
+        self._ledger.record(self._target, entry)
+        refused = [*(delivered.refused if delivered else ()), *gone]
+        remarks = {
+            f"{plan.late} rows came late, and have their steps under tracklayer/step": plan.late,
+            f"{plan.repeated} rows were logged again, and keep their first values there": plan.repeated,
+            f"{plan.waiting} rows wait for the run to go on or to end": plan.waiting,
+            "what came late waits for the run's end": not choice.is_whole,
+            f"not all of it can be there: {_first_of(refused)}": refused,
+            f"without what was deleted here: {named(self._artifacts.deleted)}": self._artifacts.deleted,
+        }
+        message = "; ".join(
+            [
+                "confirmed by the server" if delivered else "the server had everything",
+                *(remark for remark, applies in remarks.items() if applies),
+            ]
+        )
+        return self._report("sent", plan, delivered.lines if delivered else 0, message, found)
 
-    def _lacking(self, found: Received | None) -> int:
-        """Return how many rows the server lacks, wholly or in part."""
-        if found is None:
-            return len(self._keys)
-        nothing = frozenset[str]()
-        return sum(not keys <= found.keys.get(step, nothing) for step, keys in self._keys.items())
+    def _unconfirmed(self, plan: Plan, lacking: list[str], found: Received | None) -> PushReport:
+        delivered, rows = self._expected.delivered, 0
+        message = f"the server still lacks {', '.join(lacking)}; push again"
+        if delivered is not None:
+            arrived = (found.line_count if found else 0) - (self._expected.lines or 0)
+            rows = min(delivered.lines, max(0, arrived))
+            if delivered.problems:
+                message = f"{message}; its client says: {_first_of(delivered.problems)}"
+        return self._report("unconfirmed", plan, rows, message, found)
 
-    def _missing(self, found: Received | None) -> str:
-        """Say what the server lacks; nothing if it has all."""
-        lacking = self._lacking(found)
-        parts = [f"{lacking} rows"] if lacking else []
-        artifacts = self._made if found is None else found.missing_artifacts
-        if artifacts:
-            parts.append(f"artifacts {_labels(artifacts)}")
-        uses = self._used if found is None else found.missing_uses
-        if uses:
-            parts.append(f"the use of {_labels(uses)}")
-        if found is not None and not _same_end(self._info, found):
-            parts.append(f"the state {self._info.state!r} (it shows {found.state!r})")
-        return ", ".join(parts) if parts or found else "the run"
+    def _unchanged(self, message: str, found: Received | None = None) -> PushReport:
+        entry = self._entry
+        url = (found.url if found else None) or entry.url or None
+        total = entry.rows + entry.waiting
+        return PushReport(self._reader.id, "unchanged", 0, total, message, url, waiting=entry.waiting)
 
     def _report(
-        self, outcome: Outcome, rows: int, total: int, message: str, url: str | None = None
+        self, outcome: Outcome, plan: Plan, rows: int, message: str, found: Received | None
     ) -> PushReport:
-        return PushReport(self._info.id, outcome, rows, total, message, url)
-
-
-@final
-class _Versions:
-    """The versions of a store's artifacts; what aliases there are of each artifact is read once."""
-
-    def __init__(self, catalog: Catalog) -> None:
-        self._catalog = catalog
-        self._aliases = cache(catalog.aliases)
-        self._living = cache(self._get)
-
-    def described(self, artifact: LoggedArtifact) -> LoggedArtifact:
-        """Return an artifact as its version is described and called now, `latest` included.
-
-        What the catalog does not have stays as it was recorded, but for aliases that name other versions now.
-        """
-        if artifact.version is None:
-            return artifact
-        version = self._version(artifact)
-        aliases = self._aliases(artifact.project, artifact.name)
-        if version is None:
-            return replace(artifact, aliases=tuple(name for name in artifact.aliases if name not in aliases))
-        names = (name for name, number in aliases.items() if number == version.number)
-        return replace(
-            artifact, description=version.description, metadata=version.metadata, aliases=tuple(names)
+        return PushReport(
+            self._reader.id,
+            outcome,
+            rows,
+            plan.rows + plan.waiting,
+            message,
+            found.url if found else None,
+            plan.late,
+            plan.repeated,
+            plan.waiting,
+            self._progress.bytes,
         )
 
-    def was_deleted(self, artifact: LoggedArtifact) -> bool:
-        """Say whether an artifact's version was deleted, and its content collected."""
-        if artifact.version is None or self._version(artifact) is not None:
-            return False
-        return self._catalog.was_deleted(artifact.project, artifact.name, artifact.version) and not all(
-            file.reference is not None or self._catalog.blobs.has(file.sha256) for file in artifact.files
-        )
 
-    def _version(self, artifact: LoggedArtifact) -> Version | None:
-        place, number = (artifact.project, artifact.name), artifact.version
-        if number is None or not self._aliases(*place):  # none of it lives
-            return None
-        return self._living(*place, number)
-
-    def _get(self, project: str, name: str, number: int) -> Version | None:
-        try:
-            return self._catalog.get(project, name, number)
-        except (ArtifactNotFoundError, CorruptArtifactError, StoreTooNewError):
-            return None
+def _sending(choice: Choice) -> Sending:
+    base = choice.plan.base
+    return Sending(
+        lines=base.lines,
+        last_step=base.last_step,
+        through=base.through,
+        rows=base.rows,
+        upto=choice.plan.upto,
+        digest="" if choice.is_compared else choice.digest,
+        is_whole=choice.is_whole,
+        host=socket.gethostname(),
+        pid=os.getpid(),
+        at=time.time(),
+    )
 
 
-def lacking_of(row: Row, found: Received | None) -> Row | None:
-    """Return what of a row the server does not have; None for nothing."""
-    if found is None:
-        return row
-    present = found.keys.get(row.step, frozenset())
-    if row.values.keys() <= present:
-        return None
-    return row._replace(values={k: v for k, v in row.values.items() if k not in present})
-
-
-def _revision(run: str, made: Sequence[LoggedArtifact]) -> str:
-    """Return a word that changes with the run's own, and when an alias of what it made moves.
-
-    `latest` is not among them: a server has its own.
-    """
-    if not made:
-        return run
-    aliases = [[one.label, *(name for name in one.aliases if name != "latest")] for one in made]
-    return hashlib.sha256(json.dumps([run, aliases]).encode()).hexdigest()[:16]
-
-
-def _labels(artifacts: Iterable[LoggedArtifact]) -> str:
-    return ", ".join(dict.fromkeys(artifact.label for artifact in artifacts))
-
-
-def _same_end(info: RunInfo, found: Received) -> bool:
-    """Say whether the run ended there as it did here; a server may show a failed run as crashed."""
-    ill = {"failed", "crashed"}
-    return info.state == found.state or (info.state in ill and found.state in ill)
-
-
-def _holds(theirs: Any, ours: Any) -> bool:
-    """Say whether JSON data contains other such data, which it may spell as W&B does."""
-    if isinstance(ours, Mapping) and isinstance(theirs, Mapping):
-        entries = cast("Mapping[str, Any]", ours).items()
-        return all(key in theirs and _holds(theirs[key], value) for key, value in entries)
-    if isinstance(ours, float) and not math.isfinite(ours):
-        return theirs is None or str(theirs).lower().startswith(str(ours))
-    return bool(theirs == ours)
+def _first_of(problems: Sequence[str]) -> str:
+    more = f"; and {len(problems) - 1} more" if len(problems) > 1 else ""
+    return f"{problems[0]}{more}" if problems else ""

@@ -223,7 +223,7 @@ class ApiRun:
     def url(self) -> str | None:
         """Where W&B shows the run, if it was pushed."""
         entries = Ledger(self._store.path, self.id).targets().values()
-        return next((entry["url"] for entry in entries if entry.get("url")), None)
+        return next((entry.url for entry in entries if entry.url), None)
 
     @property
     def config(self) -> dict[str, Any]:

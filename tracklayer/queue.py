@@ -6,6 +6,7 @@ backend's run, in order, and commits after each batch.  What waits is bounded in
 
 from __future__ import annotations
 
+import json
 import shlex
 import threading
 from collections import deque
@@ -26,17 +27,25 @@ from tracklayer.protocol import (
     Run,
     RunInfo,
     Status,
+    TakesAlerts,
+    TakesConsole,
+    TakesEnvironment,
     TakesRows,
+    TakesSystemMetrics,
 )
 from tracklayer.rows import QueuedRow, ReadyRow, RichValues, Series
 from tracklayer.spill import Call, Spill, read_spill
 from tracklayer.values import ALL_KINDS, SCALAR_TYPES, Value, kind_of
 
 if TYPE_CHECKING:
+    from tracklayer.alerts.alert import Alert
     from tracklayer.artifacts.records import LoggedArtifact
+    from tracklayer.surroundings import ConsoleLine, Environment, SystemRow
 
 _ROW_BYTES: Final = 370  # a dict, a tuple and a step of about this size wait for each row
 _VALUE_BYTES: Final = 60
+_LINE_BYTES: Final = 160
+"""What a line of the console holds beside its text."""
 LARGE_ROW: Final = 8000
 """Bytes from which a row is counted by itself: it is to come through `put`."""
 _BATCH: Final = 20_000  # calls between two commits, at most
@@ -103,7 +112,8 @@ class Queue:
         self._row_bytes = _ROW_BYTES
         """The most that a row was found to hold, large ones apart: each is taken to hold as much."""
         self._large_in = self._large_out = 0
-        """The bytes of all large rows, that came and that are recorded."""
+        """The bytes of all that is counted by itself, that came and that are recorded."""
+        self._counting = threading.RLock()  # which nobody holds while waiting, as one may the other
         self._wake = Bell()
         self._opened = Bell()
         self._open_error: BaseException | None = None
@@ -157,9 +167,7 @@ class Queue:
         """
         size = row_size(row[2])
         if size > LARGE_ROW:
-            with self._lock:
-                self._large_in += size
-            self._set_room()
+            self._count(size)
         elif size > self._row_bytes:
             self._row_bytes = size
             self._set_room()
@@ -184,9 +192,7 @@ class Queue:
 
     def hold(self, size: int) -> None:
         """Count so many bytes to which media of a row that waits were encoded."""
-        with self._lock:
-            self._large_in += size
-        self._set_room()
+        self._count(size)
 
     def update_config(self, config: Mapping[str, Any]) -> None:
         """Take a piece of config."""
@@ -207,6 +213,40 @@ class Queue:
     def use_artifact(self, artifact: LoggedArtifact) -> None:
         """Take the use of an artifact; a backend without uses does not see it."""
         self._call("use_artifact", artifact)
+
+    def alert(self, alert: Alert) -> None:
+        """Take an alert, where the backend tells people of alerts, or is still to open."""
+        if self._run is None or isinstance(self._run, TakesAlerts):
+            self._call("alert", alert)
+
+    def takes(self, capability: type) -> bool:
+        """Say whether the backend has this capability, as far as is known."""
+        return self._usable and (self._run is None or isinstance(self._run, capability))
+
+    def record_environment(self, environment: Environment) -> None:
+        """Take entries of the environment."""
+        if self.takes(TakesEnvironment):
+            self._call("record_environment", dict(environment), len(json.dumps(environment)))
+
+    def log_system(self, row: SystemRow) -> None:
+        """Take a row of system metrics."""
+        if self.takes(TakesSystemMetrics):
+            self._call("log_system", row, _ROW_BYTES + _VALUE_BYTES * len(row.values))
+
+    def log_console(self, lines: Sequence[ConsoleLine]) -> None:
+        """Take lines, as long as half of the queue is free; never wait.
+
+        So neither the program that prints nor its rows suffer from what it prints.
+        """
+        if not self.takes(TakesConsole) or self._is_closing:
+            return
+        size = sum(_LINE_BYTES + len(line.text) for line in lines)
+        if self._free_bytes() - size < self._limit // 2:
+            self._report("console", f"{self.name} leaves out lines of the console: they come too fast")
+            return
+        self._count(size)
+        # past what is spilled, which has no lines
+        self.items.append(Call("log_console", tuple(lines), size))
 
     def commit(self) -> None:
         """Wait until what came so far is durable, or cannot be made so now."""
@@ -271,10 +311,13 @@ class Queue:
         self._usable = False
         self._take_no_more()
         self._lock = threading.RLock()
+        self._counting = threading.RLock()
         self._spill = self._returning = None
 
-    def _call(self, method: str, argument: object) -> None:
-        call = Call(method, argument)
+    def _call(self, method: str, argument: object, size: int = 0) -> None:
+        call = Call(method, argument, size)
+        if size:
+            self._count(size)
         if len(self.items) < self.room:
             self.items.append(call)
         else:
@@ -285,6 +328,16 @@ class Queue:
         self.lost += 1
 
     # -- back-pressure ----------------------------------------------------------------------------
+
+    def _count(self, size: int) -> None:
+        """Count bytes of an item that comes, or is on disk after all."""
+        with self._counting:
+            self._large_in += size
+        self._set_room()
+
+    def _free_bytes(self) -> int:
+        waiting = len(self.items) + len(self._in_flight)
+        return self._limit - self._large_in + self._large_out - waiting * self._row_bytes
 
     def _set_room(self) -> None:
         if self._takes:
@@ -354,7 +407,7 @@ class Queue:
         self.items.append(Call("_unspill", self._spill))
 
     def _write_spill(self, item: QueuedRow | Call) -> None:
-        self._large_in -= _counted(item)  # it is not in memory
+        self._count(-_counted(item))  # it is not in memory
         if self._spill is None:
             self._refuse(item)
             return
@@ -683,9 +736,9 @@ def row_size(values: dict[str, Any] | RichValues | Series) -> int:
 
 
 def _counted(item: QueuedRow | Call) -> int:
-    """Return how many bytes were counted for an item by itself: of a large row, and of encoded media."""
+    """Return how many bytes were counted for an item by itself: a call, a large row, or encoded media."""
     if isinstance(item, Call):
-        return 0
+        return item.size
     size = row_size(item[2])
     media = item[2].media if isinstance(item[2], RichValues) else None
     return (size if size > LARGE_ROW else 0) + (0 if media is None else media.encoded_size)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, final
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from tracklayer.artifacts.records import LoggedArtifact
     from tracklayer.media.base import Media
     from tracklayer.protocol import MetricRule, RunInfo, State
+    from tracklayer.surroundings import ConsoleLine, Environment, SystemRow
     from tracklayer.values import Histogram, Text, Value
 
 
@@ -139,12 +140,36 @@ class RunReader(Protocol):
         """
         ...
 
-    def calls(self) -> Iterator[Row]:
-        """Yield what was logged, one row a step and time, in that order: what a replay needs."""
+    def calls(self, after: int | None = None) -> Iterator[Row]:
+        """Yield what was logged, one row a step and time, in that order: what a replay needs.
+
+        Args:
+            after: leave out this step and those below it.
+        """
         ...
 
-    def rows(self) -> Iterator[Row]:
-        """Yield one row a step, in order; its time is that of the step's last call."""
+    def rows(self, after: int | None = None) -> Iterator[Row]:
+        """Yield one row a step, in order; its time is that of the step's last call.
+
+        Args:
+            after: leave out this step and those below it.
+        """
+        ...
+
+    def digest(self, through: int) -> str:
+        """Return a word that changes when anything is logged at this step or one below it, again or anew."""
+        ...
+
+    def environments(self) -> dict[int, Environment]:
+        """Return what the processes that recorded the run were, by the number of the segment."""
+        ...
+
+    def console(self, after: int = 0) -> Iterator[ConsoleLine]:
+        """Yield what the run's processes printed, in order, without the first so many lines."""
+        ...
+
+    def system_metrics(self, after: int = 0) -> Iterator[SystemRow]:
+        """Yield what was measured on the run's machines, in order, without the first so many rows."""
         ...
 
     def artifacts(self) -> list[LoggedArtifact]:
@@ -183,21 +208,6 @@ def join_seeds(key: str, seeds: Mapping[int, Metric]) -> Metric:
         time[rows] = np.maximum(time[rows], metric.time)
         start += len(metric)
     return Metric(key, step, time, value)
-
-
-def merge_steps(calls: Iterable[Row]) -> Iterator[Row]:
-    """Merge the calls of each step into one row; later values win."""
-    merged: Row | None = None
-    for call in calls:
-        if merged is None or call.step != merged.step:
-            if merged is not None:
-                yield merged
-            merged = Row(call.step, call.time, dict(call.values))
-        else:
-            merged.values.update(call.values)
-            merged = merged._replace(time=call.time)
-    if merged is not None:
-        yield merged
 
 
 @final

@@ -11,6 +11,7 @@ from tracklayer.protocol import Status
 from tracklayer.reading import as_replayed
 from tracklayer.rows import ReadyRow
 from tracklayer.spill import Call, read_spill, spilled_run
+from tracklayer.surroundings import ConsoleLine, SystemRow
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -94,6 +95,8 @@ class _Recorded:
     def __init__(self, reader: RunReader | None, since: float) -> None:
         self._times: dict[tuple[str, int], float] = {}
         self._artifacts: set[tuple[str, str, str, float]] = set()
+        self._lines: set[ConsoleLine] = set()
+        self._measured: set[float] = set()
         if reader is None:
             return
         self._artifacts.update(_identity("log_artifact", made) for made in reader.artifacts())
@@ -101,13 +104,20 @@ class _Recorded:
         for step, time, values in reader.calls():
             if time > since:
                 self._times.update(dict.fromkeys(((key, step) for key in values), time))
+        self._lines.update(line for line in reader.console() if line.time >= since)
+        self._measured.update(row.time for row in reader.system_metrics() if row.time >= since)
 
-    def has(self, call: Call) -> bool:
-        """Say whether the call is about an artifact, and recorded already."""
-        return (
-            isinstance(call.argument, LoggedArtifact)
-            and _identity(call.method, call.argument) in self._artifacts
-        )
+    def without_recorded(self, call: Call) -> Call | None:
+        """Return what of a call is not recorded already, if anything."""
+        what = call.argument
+        if call.method == "log_console":
+            lines = [line for line in what if line not in self._lines]
+            return Call(call.method, lines) if lines else None
+        if isinstance(what, LoggedArtifact):
+            has = _identity(call.method, what) in self._artifacts
+        else:
+            has = isinstance(what, SystemRow) and what.time in self._measured
+        return None if has else call
 
     def without_newer(self, row: ReadyRow) -> ReadyRow:
         """Return a row without the values that were logged again since."""
@@ -127,6 +137,10 @@ def _look_through(files: Sequence[Path]) -> tuple[float, Status | None]:
     for item in _items(files):
         if not isinstance(item, Call):
             since = min(since, item[1])
+        elif item.method == "log_console":
+            since = min(since, *(line.time for line in item.argument))
+        elif item.method == "log_system":
+            since = min(since, item.argument.time)
         elif item.method == "finish":
             status = item.argument
     return since, status
@@ -159,8 +173,8 @@ def _apply(item: ReadyRow | Call, run: Run, recorded: _Recorded) -> None:
         step, time, values = recorded.without_newer(item)
         if values:
             run.log(values, step=step, time=time)
-    elif not recorded.has(item):
-        item.apply(run)
+    elif (call := recorded.without_recorded(item)) is not None:
+        call.apply(run)
 
 
 def _let_go(run: Run, status: Status) -> None:

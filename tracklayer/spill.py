@@ -10,35 +10,58 @@ import base64
 import json
 import os
 import tempfile
-from collections.abc import Generator, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, fields
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, final
 
+from tracklayer.alerts.alert import Alert, AlertLevel
 from tracklayer.artifacts.records import ArtifactFile, LoggedArtifact
 from tracklayer.contents import Content
 from tracklayer.errors import CorruptRunError
 from tracklayer.media.base import Media
 from tracklayer.naming import file_name
-from tracklayer.protocol import MetricRule, RunInfo, Status, TakesMetricRules, TakesUses
+from tracklayer.protocol import (
+    MetricRule,
+    RunInfo,
+    Status,
+    TakesAlerts,
+    TakesConsole,
+    TakesEnvironment,
+    TakesMetricRules,
+    TakesSystemMetrics,
+    TakesUses,
+)
 from tracklayer.rows import ReadyRow
+from tracklayer.surroundings import ConsoleLine, SystemRow
 from tracklayer.values import Value, value_from_json
 
 if TYPE_CHECKING:
     from tracklayer.protocol import Run
 
 _HEADER: Final = "run"
-_CAPABILITIES: Final[Mapping[str, type]] = {"define_metric": TakesMetricRules, "use_artifact": TakesUses}
+_CAPABILITIES: Final[Mapping[str, type]] = {
+    "alert": TakesAlerts,
+    "define_metric": TakesMetricRules,
+    "use_artifact": TakesUses,
+    "record_environment": TakesEnvironment,
+    "log_console": TakesConsole,
+    "log_system": TakesSystemMetrics,
+}
 """What a run must be to have these methods; all runs have the others."""
 
 
 class Call(NamedTuple):
-    """Any other call of the `Run` protocol that waits in a queue, or its `finish` in a file."""
+    """Any other call of the `Run` protocol that waits in a queue, or its `finish` in a file.
+
+    `size` is about how many bytes it holds, where that may be many.
+    """
 
     method: str
     argument: Any
+    size: int = 0
 
     def apply(self, run: Run) -> None:
         """Make the call; a run that does not have the method gets nothing."""
@@ -149,7 +172,7 @@ def _ours(path: Path) -> Generator[None]:
 def _encode(item: ReadyRow | Call) -> list[Any]:
     if isinstance(item, Call):
         argument = item.argument
-        if isinstance(argument, (LoggedArtifact, MetricRule, Status)):
+        if isinstance(argument, (Alert, LoggedArtifact, MetricRule, Status)):
             argument = asdict(argument)
         return [item.method, argument]
     step, time, values = item
@@ -171,27 +194,54 @@ def _content(files: Mapping[str, str], sha256: str, size: int) -> Content:
 
 
 def _decode(data: list[Any]) -> ReadyRow | Call:
-    method, argument = data[0], data[1]
+    method = data[0]
     if method == "log":
-        values: dict[str, Value] = {}
-        contents: dict[str, str] = data[4] if len(data) > 4 else {}
-        for key, value in data[3].items():
-            if isinstance(value, dict):
-                fields: dict[str, Any] = dict(value)  # pyright: ignore[reportUnknownArgumentType] - JSON
-                values[key] = value_from_json(fields.pop("kind"), fields, partial(_content, contents))
-            else:
-                values[key] = value
-        return argument, data[2], values
-    if method in {"log_artifact", "use_artifact"}:
-        argument["files"] = tuple(ArtifactFile(**file) for file in argument["files"])
-        argument["aliases"] = tuple(argument.get("aliases", ()))  # a spill of before there were versions
-        return Call(method, LoggedArtifact(**argument))
-    if method == "define_metric":
-        argument["summary"] = tuple(argument["summary"])
-        return Call(method, MetricRule(**argument))
-    if method == "finish":
-        return Call(method, Status(**argument))
-    if method not in {"update_config", "update_summary"}:
+        return _row(data)
+    decode = _ARGUMENTS.get(method)
+    if decode is None:
         msg = f"unknown call {method!r}"
         raise ValueError(msg)
-    return Call(method, argument)
+    return Call(method, decode(data[1]))
+
+
+def _row(data: list[Any]) -> ReadyRow:
+    values: dict[str, Value] = {}
+    contents: dict[str, str] = data[4] if len(data) > 4 else {}
+    for key, value in data[3].items():
+        if isinstance(value, dict):
+            fields: dict[str, Any] = dict(value)  # pyright: ignore[reportUnknownArgumentType] - JSON
+            values[key] = value_from_json(fields.pop("kind"), fields, partial(_content, contents))
+        else:
+            values[key] = value
+    return data[1], data[2], values
+
+
+def _artifact(data: dict[str, Any]) -> LoggedArtifact:
+    data["files"] = tuple(ArtifactFile(**file) for file in data["files"])
+    data["aliases"] = tuple(data.get("aliases", ()))  # a spill of before there were versions
+    return LoggedArtifact(**data)
+
+
+def _rule(data: dict[str, Any]) -> MetricRule:
+    data["summary"] = tuple(data["summary"])
+    return MetricRule(**data)
+
+
+def _alert(data: dict[str, Any]) -> Alert:
+    data["level"] = AlertLevel(data["level"])
+    return Alert(**data)
+
+
+_ARGUMENTS: Final[Mapping[str, Callable[[Any], Any]]] = {
+    "update_config": dict,
+    "update_summary": dict,
+    "define_metric": _rule,
+    "log_artifact": _artifact,
+    "use_artifact": _artifact,
+    "alert": _alert,
+    "record_environment": dict,
+    "log_console": lambda lines: [ConsoleLine(*line) for line in lines],
+    "log_system": lambda row: SystemRow(*row),
+    "finish": lambda status: Status(**status),
+}
+"""What makes the argument of a call out of JSON data."""

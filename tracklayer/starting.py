@@ -12,6 +12,7 @@ from typing import Any, Final, Never, cast
 
 from tracklayer import arguments, lifecycle, naming, registry, reporting
 from tracklayer.agreeing import Agreement
+from tracklayer.alerts.rules import RuleWatch
 from tracklayer.artifacts.locations import locate
 from tracklayer.errors import (
     BackendUnavailableError,
@@ -65,6 +66,7 @@ def init(
     backend: str | Iterable[str] | None = None,
     reinit: str | bool | None = None,
     settings: arguments.Settings | Mapping[str, Any] | None = None,
+    save_code: bool | None = None,
     per_process: bool = False,
     **others: Never,
 ) -> ActiveRun:
@@ -95,6 +97,8 @@ def init(
         reinit: when a run is open: `"finish_previous"` (the default, also True), `"return_previous"`
             (also False), or `"create_new"`, beside it and without becoming the current run.
         settings: W&B's object with some of this, over which the other arguments win.
+        save_code: whether the program and its local imports are recorded as an artifact; what
+            `TRACKLAYER_SAVE_CODE` says, else not.
         per_process: each process records a run of its own: `<id>-<index>`, named `<name>-<index>` if a
             name is given, all in one group, which is called by the shared id if it is given no name.  A
             program of one process has one such run, with index 0, so that it is the same on a laptop.
@@ -115,6 +119,8 @@ def init(
     recording = told.applied_to(
         read_settings(backend=backend, dir=dir or told.root_dir, mode=mode or told.mode)
     )
+    if save_code is not None:
+        recording = replace(recording, save_code=save_code)
     locate(
         recording.artifacts, recording.dir
     )  # one that cannot be is to be mended before anything is recorded
@@ -148,6 +154,7 @@ def init(
     run = _open_here(recording, agreement, resuming)
     lifecycle.opened(run, current=reinit != "create_new")
     run.config.update(config)
+    run.start_observing()
     return run
 
 
@@ -194,6 +201,7 @@ class _Opening:
         self._deadline = monotonic() + settings.start_timeout
         self._summaries = MetricSummaries()
         self._watch = NonFiniteWatch()
+        self._rules = RuleWatch()
         self._queues: list[Queue] = []
         self._errors: list[BaseException] = []
 
@@ -249,6 +257,7 @@ class _Opening:
             lifecycle.finished,
             recorded,
             self._watch,
+            self._rules,
         )
         self.continued = recorded() if self._info.resumed else None
         if self.continued is not None:
@@ -321,6 +330,7 @@ class _Opening:
     def _observe(self, rows: Sequence[ReadyRow]) -> None:
         self._summaries.add_rows(rows)
         self._watch.add_rows(rows)
+        self._rules.add_rows(rows)
 
     def _wait(self, backend: Backend, queue: Queue) -> None:
         try:

@@ -40,9 +40,7 @@ class NonFiniteWatch:
         if self.found is not None:
             return
         for step, _, values in rows:
-            if _is_finite(values):
-                continue
-            strange = {key: text for key, value in values.items() if (text := _strange(value))}
+            strange = strange_values(values)
             if strange:
                 self.found = NonFinite(step, strange)
                 if self._run_id is not None:
@@ -57,6 +55,13 @@ class NonFiniteWatch:
         reporting.warn(
             f"run {run_id}, step {found.step}: the first values that are not finite: {', '.join(named)}"
         )
+
+
+def strange_values(values: Mapping[str, Value]) -> dict[str, str]:
+    """Return what is NaN or infinite among a row's values, by key, as text."""
+    if _is_finite(values):
+        return {}
+    return {key: text for key, value in values.items() if (text := _strange(value))}
 
 
 def _is_finite(values: Mapping[str, Value]) -> bool:

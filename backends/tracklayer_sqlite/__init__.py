@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 def _open(info: RunInfo, resume: Resume | None, settings: Settings) -> SQLiteRun:
-    from tracklayer_sqlite.recording import open_run
+    from tracklayer_sqlite.starting import open_run
 
     return open_run(info, resume, settings)
 
@@ -28,9 +28,16 @@ def _open_store(path: Path) -> Store:
     return SQLiteStore(path)
 
 
+def _place(store: Path, info: RunInfo) -> Path:
+    from tracklayer_sqlite.starting import run_path
+
+    return run_path(store, info.id)
+
+
 backend = Backend(
     name="sqlite",
     summary="one SQLite file a run, in a folder on this disk",
     open=_open,
     open_store=_open_store,
+    place=_place,
 )

@@ -4,53 +4,48 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
-import shutil
-import sqlite3
-import tempfile
+import math
 from collections.abc import Generator, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from time import time as now
 from typing import TYPE_CHECKING, Any, Final, Literal, cast, final
 
-from sqlalchemy import Connection, Engine, func, select
-from sqlalchemy.exc import DatabaseError, NoResultFound
+from sqlalchemy import Connection, func, select
 
 from tracklayer.artifacts.blobs import Blobs
 from tracklayer.artifacts.locations import FolderLocation, locate
 from tracklayer.artifacts.records import ArtifactFile, LoggedArtifact
 from tracklayer.contents import Content
-from tracklayer.errors import CorruptRunError, RunNotFoundError, StoreError
+from tracklayer.errors import CorruptRunError
 from tracklayer.naming import did_you_mean
 from tracklayer.protocol import MetricRule, RunInfo, State, rule_for
-from tracklayer.reading import MediaPoint, Metric, Row, Segment, join_seeds, merge_steps
+from tracklayer.reading import MediaPoint, Metric, Row, Segment, join_seeds
 from tracklayer.seeds import split_seed
 from tracklayer.settings import artifacts_url
 from tracklayer.summaries import entry
 from tracklayer.values import Histogram, Text, Value, value_from_json
-from tracklayer_sqlite import schema
-from tracklayer_sqlite.connecting import engine_for, engine_of, is_writable, store_error
+from tracklayer_sqlite import schema, surroundings
 from tracklayer_sqlite.lease import Holder
+from tracklayer_sqlite.opening import connected, snapshot
+from tracklayer_sqlite.points import (
+    FETCH,
+    collect_newest,
+    overlay,
+    points_digest,
+    series,
+    sort_into_copy,
+    statistics,
+)
 
 if TYPE_CHECKING:
-    import numpy as np
-
     from tracklayer.media.base import Media
+    from tracklayer.surroundings import ConsoleLine, Environment, SystemRow
 
-_FETCH: Final = 10_000
-_COPIES: Final = 5  # attempts at a copy that nobody wrote to meanwhile
-_NOT_NEWER: Final = (
-    "NOT EXISTS (SELECT 1 FROM temp.newest n WHERE n.run = p.run AND n.key_id = p.key_id AND n.step = p.step)"
-)
 _CONTENTS: Final = (
     "SELECT sha256, size FROM contents WHERE content IS NULL UNION "
     "SELECT sha256, size FROM artifacts JOIN artifact_files USING (run, artifact) "
     "WHERE reference IS NULL AND (? OR version IS NULL)"
-)
-_POINTS: Final = (
-    "SELECT value FROM temp.newest WHERE run = 1 AND key_id = ?1 UNION ALL "
-    f"SELECT value FROM points p WHERE run = 1 AND key_id = ?1 AND {_NOT_NEWER}"
 )
 
 
@@ -77,7 +72,7 @@ class SQLiteRunReader:
     @property
     def info(self) -> RunInfo:
         """What the run is, and its state now."""
-        with self._connect() as connection, _snapshot(connection):
+        with self._connect() as connection, snapshot(connection):
             # plain SQL: in a list of many runs, compiling statements would take longest
             row = connection.exec_driver_sql("SELECT * FROM runs").mappings().one()
             segments = _segments(connection)
@@ -128,13 +123,13 @@ class SQLiteRunReader:
     def summary(self) -> dict[str, Any]:
         """The metrics by their rules (the last value by default), and what was set by hand."""
         entries: dict[str, Any] = {}
-        with self._connect() as connection, _snapshot(connection):
-            _collect_newest(connection)
+        with self._connect() as connection, snapshot(connection):
+            collect_newest(connection)
             rules = _rules(connection)
             for key_id, key in connection.execute(select(schema.keys.c.key_id, schema.keys.c.key)).all():
                 rule = rule_for(key, rules)
-                statistics = _statistics(connection, key_id, rule)
-                value = None if statistics is None else entry(rule, statistics)
+                found = statistics(connection, key_id, rule)
+                value = None if found is None else entry(rule, found)
                 if value is not None:
                     entries[key] = value
         return {**entries, **self.explicit_summary}
@@ -156,15 +151,23 @@ class SQLiteRunReader:
     @property
     def revision(self) -> str:
         """A word that changes whenever anything that a push would send has changed."""
-        with self._connect() as connection, _snapshot(connection):
+        with self._connect() as connection, snapshot(connection):
             state = [
                 connection.execute(select(schema.runs.c.folds)).scalar_one(),
                 connection.execute(select(func.max(schema.new_points.c.seq))).scalar(),
                 connection.execute(select(func.max(schema.objects.c.seq))).scalar(),
                 connection.execute(select(func.max(schema.artifacts.c.artifact))).scalar(),
+                connection.execute(select(func.max(schema.console.c.line))).scalar(),
+                connection.execute(select(func.max(schema.system_metrics.c.row))).scalar(),
                 *(
                     [list(row) for row in connection.execute(select(table))]
-                    for table in (schema.config, schema.summary, schema.metric_rules, schema.runs)
+                    for table in (
+                        schema.config,
+                        schema.summary,
+                        schema.metric_rules,
+                        schema.runs,
+                        schema.environments,
+                    )
                 ),
                 [(s.number, s.state) for s in _segments(connection)],
             ]
@@ -183,7 +186,7 @@ class SQLiteRunReader:
         Raises:
             LookupError: nothing was logged under that key; the message lists close ones.
         """
-        with self._connect() as connection, _snapshot(connection):
+        with self._connect() as connection, snapshot(connection):
             key_id = connection.execute(select(schema.keys.c.key_id).where(schema.keys.c.key == key)).scalar()
             if key_id is None:
                 seeds = {
@@ -192,40 +195,78 @@ class SQLiteRunReader:
                 if seeds:
                     return join_seeds(key, {seed: self.metric(name) for seed, name in seeds.items()})
                 raise LookupError(self._no_key("metric", key, self.keys()))
-            folded = _series(connection, "points", key_id, "step")
-            new = _series(connection, "new_points", key_id, "seq")
-        step, time, value = _overlay(folded, new)
+            folded = series(connection, "points", key_id, "step")
+            new = series(connection, "new_points", key_id, "seq")
+        step, time, value = overlay(folded, new)
         return Metric(key, step, time, value)
 
-    def rows(self) -> Iterator[Row]:
-        """Yield one row a step, in order; its time is that of the step's last call."""
-        return merge_steps(self.calls())
+    def rows(self, after: int | None = None) -> Iterator[Row]:
+        """Yield one row a step, in order; its time is that of the step's last call.
 
-    def calls(self) -> Iterator[Row]:
+        Args:
+            after: leave out this step and those below it.
+        """
+        return self._read(after, each_call=False)
+
+    def calls(self, after: int | None = None) -> Iterator[Row]:
         """Yield what was logged, one row a step and time, in that order.
+
+        Args:
+            after: leave out this step and those below it.
+        """
+        return self._read(after, each_call=True)
+
+    def _read(self, after: int | None, *, each_call: bool) -> Iterator[Row]:
+        """Yield rows, of each call or of each step.
 
         The run's file is held only while a sorted copy is made in SQLite's temporary storage, so that a
         slow consumer stalls no writer.
         """
         with self._connect() as connection:
-            with _snapshot(connection):
-                _sort_into_copy(connection)
-                rows = connection.execute(select(schema.keys.c.key_id, schema.keys.c.key))
-                names: dict[int, str] = dict(map(tuple, rows))
+            with snapshot(connection):
+                sort_into_copy(connection, -1 if after is None else after)
+                keys = connection.execute(select(schema.keys.c.key_id, schema.keys.c.key))
+                names: dict[int, str] = dict(map(tuple, keys))
             cursor: Any = connection.connection.cursor()
-            cursor.arraysize = _FETCH
+            cursor.arraysize = FETCH
             cursor.execute("SELECT step, time, key_id, value, kind, data FROM temp.sorted ORDER BY rowid")
-            row: Row | None = None
-            for step, time, key_id, value, kind, data in cursor:
-                if row is None or row.step != step or row.time != time:
-                    if row is not None:
-                        yield row
-                    row = Row(step, time, {})
-                row.values[names[key_id]] = (
-                    cast("Value", _number(value)) if kind is None else self._object(kind, data)
-                )
-            if row is not None:
-                yield row
+            step, time = -1, math.nan
+            values: dict[str, Value] = {}
+            for its_step, its_time, key_id, value, kind, data in cursor:
+                if its_step != step or (each_call and its_time != time):
+                    if values:
+                        yield Row(step, time, values)
+                    step, values = its_step, {}
+                time = its_time
+                if kind is None:
+                    values[names[key_id]] = math.nan if value is None else value
+                else:
+                    values[names[key_id]] = self._object(kind, data)
+            if values:
+                yield Row(step, time, values)
+
+    def digest(self, through: int) -> str:
+        """Return a word that changes when anything is logged at this step or one below it, again or anew.
+
+        It reads all points up to there, in about 0.2 s a million, and sorts none.
+        """
+        with self._connect() as connection, snapshot(connection):
+            return points_digest(connection, through)
+
+    def environments(self) -> dict[int, Environment]:
+        """Return what the processes that recorded the run were, by the number of the segment."""
+        with self._connect() as connection:
+            return surroundings.environments(connection)
+
+    def console(self, after: int = 0) -> Iterator[ConsoleLine]:
+        """Yield what the run's processes printed, in order, without the first so many lines."""
+        with self._connect() as connection:
+            yield from surroundings.console(connection, after)
+
+    def system_metrics(self, after: int = 0) -> Iterator[SystemRow]:
+        """Yield what was measured on the run's machines, in order, without the first so many rows."""
+        with self._connect() as connection:
+            yield from surroundings.system_metrics(connection, after)
 
     def media(self, key: str | None = None) -> Iterator[MediaPoint]:
         """Yield what is no scalar, of one key or of all, in the order of steps.
@@ -260,7 +301,7 @@ class SQLiteRunReader:
     def _artifacts(self, *, used: bool) -> list[LoggedArtifact]:
         versioned, own = Blobs(locate(artifacts_url(), self._store)), self._own_blobs()
         files: dict[int, list[ArtifactFile]] = {}
-        with self._connect() as connection, _snapshot(connection):
+        with self._connect() as connection, snapshot(connection):
             for number, version, path, sha256, size, reference, checksum in connection.exec_driver_sql(
                 "SELECT artifact, version, path, sha256, size, reference, checksum "
                 "FROM artifacts JOIN artifact_files USING (run, artifact) WHERE used = ? ORDER BY path",
@@ -289,7 +330,7 @@ class SQLiteRunReader:
 
     def contents(self) -> dict[str, int]:
         """Return the sizes, in bytes by SHA-256, of the contents outside its file that the run needs."""
-        with self._connect() as connection, _snapshot(connection):
+        with self._connect() as connection, snapshot(connection):
             is_live = _segments(connection)[-1].state == "running"
             return dict(map(tuple, connection.exec_driver_sql(_CONTENTS, (is_live,))))
 
@@ -331,144 +372,6 @@ class SQLiteRunReader:
             yield connection
 
 
-@contextmanager
-def connected(path: Path) -> Generator[Connection]:
-    """Open a run's file for reading, of whatever version it is.
-
-    Raises:
-        RunNotFoundError: there is no such file any more.
-        CorruptRunError, StoreTooNewError, StoreError: it cannot be read.
-    """
-    try:
-        if path.stat().st_size == 0:
-            msg = f"{path} is empty: its process died before it wrote anything"
-            raise CorruptRunError(msg)
-        with _readable(path) as (file, mode), _opened(file, mode) as connection:
-            version = schema.version_of(connection, path) if _has_version(connection) else 0
-            if not version:
-                msg = f"{path} holds no run: it is damaged, or not ours"
-                raise CorruptRunError(msg)
-            if version == schema.current_version():
-                yield connection
-                return
-            with _migrated(connection, version) as copy:
-                yield copy
-    except DatabaseError as error:
-        raise store_error(error, path) from error
-    except sqlite3.DatabaseError as error:  # of a bare cursor
-        raise store_error(DatabaseError(None, None, error), path) from error
-    except (NoResultFound, ValueError, KeyError, TypeError, OverflowError) as error:
-        # damage that SQLite does not see: text that is no UTF-8 or no JSON, a row that is gone
-        msg = f"{path} is damaged ({error!r})"
-        raise CorruptRunError(msg) from error
-    except FileNotFoundError as error:
-        msg = f"{path} is gone"
-        raise RunNotFoundError(msg) from error
-    except StoreError:
-        raise
-    except OSError as error:
-        msg = f"{path} cannot be read: {error.strerror}"
-        raise StoreError(msg) from error
-
-
-@contextmanager
-def _opened(path: Path, mode: str) -> Generator[Connection]:
-    engine = engine_for(path, mode=mode)
-    try:
-        with engine.connect() as connection:
-            yield connection
-    finally:
-        engine.dispose()
-
-
-@contextmanager
-def _readable(path: Path) -> Generator[tuple[Path, str]]:
-    """Give a file that can be opened, and the mode to open it in.
-
-    That is the run's own file; but where SQLite would have to make or mend files beside it and may not,
-    a copy.
-    """
-    journal = path.with_name(path.name + "-journal")
-    if is_writable(path.parent):
-        # a killed process may have left half a transaction: whoever reads first takes it back
-        yield path, "rw" if journal.exists() and os.access(path, os.W_OK) else "ro"
-        return
-    if not journal.exists() and not _is_in_wal_mode(path):
-        yield path, "ro"
-        return
-    with tempfile.TemporaryDirectory(prefix="tracklayer-") as folder:
-        yield _copied(path, Path(folder)), "rw"
-
-
-def _is_in_wal_mode(path: Path) -> bool:
-    """Say so; only for files that this process does not record.
-
-    Closing a file gives up all of a process's locks on it, SQLite's own among them.
-    """
-    with path.open("rb") as file:
-        return file.read(20)[18:] == b"\2\2"
-
-
-def _copied(path: Path, folder: Path) -> Path:
-    """Copy a run's file with what lies beside it; all of one moment, though it may be written just now."""
-    beside = [path.with_name(path.name + ending) for ending in ("-wal", "-journal")]
-    files = [path, *beside]
-    for _ in range(_COPIES):
-        before = [_beginning(file) for file in files]
-        for source in files:
-            with suppress(FileNotFoundError):
-                shutil.copyfile(source, folder / source.name)
-        if before == [_beginning(file) for file in files]:
-            return folder / path.name
-        for file in folder.iterdir():
-            file.unlink()
-    msg = f"{path} changes faster than it can be copied; read it where its folder can be written"
-    raise StoreError(msg)
-
-
-def _beginning(file: Path) -> bytes | None:
-    """Return what changes when SQLite begins a log anew, or changes a file without one."""
-    try:
-        with file.open("rb") as opened:
-            return opened.read(32)
-    except FileNotFoundError:
-        return None
-
-
-@contextmanager
-def _migrated(connection: Connection, version: int) -> Generator[Connection]:
-    """Give a copy in memory of an older file, brought up to date."""
-    memory = sqlite3.connect(":memory:", check_same_thread=False)
-    source: Any = connection.connection.dbapi_connection
-    source.backup(memory)
-    engine: Engine = engine_of(lambda: memory, "a migrated copy")
-    with engine.connect() as copy:
-        schema.migrate(copy, version)
-        yield copy
-
-
-def _has_version(connection: Connection) -> bool:
-    return bool(
-        connection.exec_driver_sql(
-            "SELECT count(*) FROM sqlite_master WHERE name = 'schema_version'"
-        ).scalar()
-    )
-
-
-@contextmanager
-def _snapshot(connection: Connection) -> Generator[None]:
-    """See one state of the file throughout."""
-    connection.exec_driver_sql("BEGIN")
-    try:
-        yield
-    finally:
-        connection.exec_driver_sql("ROLLBACK" if not _wrote_temporary(connection) else "COMMIT")
-
-
-def _wrote_temporary(connection: Connection) -> bool:
-    return bool(connection.exec_driver_sql("SELECT count(*) FROM sqlite_temp_master").scalar())
-
-
 def _segments(connection: Connection) -> list[Segment]:
     moment = now()
     found: list[Segment] = []
@@ -504,103 +407,3 @@ def _rules(connection: Connection) -> dict[str, MetricRule]:
         )
         for row in connection.execute(select(schema.metric_rules)).mappings()
     }
-
-
-def _statistics(connection: Connection, key_id: int, rule: MetricRule | None) -> dict[str, Any] | None:
-    """Return a metric's last value and, where a rule asks for more, the rest; None if it has none."""
-    ends = [
-        row
-        for table in ("points", "temp.newest")  # of one step, the latter counts
-        for row in connection.exec_driver_sql(
-            f"SELECT step, value FROM {table} WHERE run = 1 AND key_id = ? ORDER BY step DESC LIMIT 1",
-            (key_id,),
-        )
-    ]
-    if not ends:
-        return None
-    last = ends[-1] if ends[-1][0] >= ends[0][0] else ends[0]
-    statistics = {"last": _number(last[1])}
-    if rule is not None and rule.summary:
-        low, high, mean = connection.exec_driver_sql(
-            "SELECT min(value), max(value), CASE WHEN count(*) = count(value) THEN avg(value) END "
-            f"FROM ({_POINTS})",
-            (key_id,),
-        ).one()
-        statistics |= {"min": _number(low), "max": _number(high), "mean": _number(mean)}
-    return statistics
-
-
-def _number(value: Any) -> Any:
-    return float("nan") if value is None else value
-
-
-def _collect_newest(connection: Connection) -> None:
-    """Copy what is not folded yet to temp.newest, one point a key and step."""
-    connection.exec_driver_sql(
-        "CREATE TEMP TABLE newest (run INTEGER, key_id INTEGER, step INTEGER, time REAL, value, "
-        "PRIMARY KEY (run, key_id, step)) WITHOUT ROWID"
-    )
-    connection.exec_driver_sql(
-        "INSERT OR REPLACE INTO temp.newest SELECT run, key_id, step, time, value FROM new_points "
-        "ORDER BY run, key_id, step, seq"
-    )
-
-
-def _sort_into_copy(connection: Connection) -> None:
-    _collect_newest(connection)
-    connection.exec_driver_sql(
-        "CREATE TEMP TABLE sorted AS SELECT step, time, key_id, value, kind, data FROM ("
-        f"SELECT step, time, key_id, value, NULL AS kind, NULL AS data FROM points p WHERE {_NOT_NEWER} "
-        "UNION ALL SELECT step, time, key_id, value, NULL, NULL FROM temp.newest "
-        "UNION ALL SELECT step, time, key_id, NULL, kind, data FROM objects) "
-        "ORDER BY step, time, key_id"
-    )
-
-
-def _series(connection: Connection, table: str, key_id: int, order: str) -> tuple[Any, Any, Any]:
-    """Return step, time and value of one key's points, straight from the cursor."""
-    import numpy as np
-
-    where = f"FROM {table} WHERE run = 1 AND key_id = ?"
-    columns = [("step", "<i8"), ("time", "<f8"), ("value", "<f8")]
-
-    def fetch(what: str) -> Any:
-        cursor: Any = connection.connection.cursor()
-        cursor.arraysize = _FETCH
-        cursor.execute(f"SELECT {what} {where} ORDER BY {order}", (key_id,))
-        return np.fromiter(cursor, dtype=columns)
-
-    first = connection.exec_driver_sql(f"SELECT typeof(value) {where} LIMIT 1", (key_id,)).scalar()
-    if first == "integer" and not _holds_other_than_integers(connection, where, key_id):
-        columns[-1] = ("value", "<i8")
-    try:
-        rows = fetch("step, time, value")
-    except TypeError:  # a NULL, which stands for NaN: look for those, too
-        columns.append(("is_nan", "?"))
-        rows = fetch("step, time, coalesce(value, 0.0), value IS NULL")
-        rows["value"][rows["is_nan"]] = np.nan
-    step, time, value = (np.ascontiguousarray(rows[name]) for name in ("step", "time", "value"))
-    return step, time, value
-
-
-def _holds_other_than_integers(connection: Connection, where: str, key_id: int) -> bool:
-    found = connection.exec_driver_sql(
-        f"SELECT EXISTS (SELECT 1 {where} AND typeof(value) <> 'integer')", (key_id,)
-    )
-    return bool(found.scalar())
-
-
-def _overlay(folded: tuple[Any, Any, Any], new: tuple[Any, Any, Any]) -> tuple[Any, Any, Any]:
-    """Lay points in the order of their arrival over folded ones: the last of each step counts."""
-    import numpy as np
-
-    if not len(new[0]):
-        return folded
-    step: np.ndarray[Any, Any] = np.concatenate([folded[0], new[0]])
-    order = np.argsort(step, kind="stable")
-    step = step[order]
-    keep = np.append(step[1:] != step[:-1], [True])
-    # nothing folded has no dtype to mix in
-    value = np.concatenate([folded[2], new[2]]) if len(folded[0]) else new[2]
-    time = np.concatenate([folded[1], new[1]])
-    return step[keep], time[order][keep], value[order][keep]

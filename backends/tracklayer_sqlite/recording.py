@@ -3,66 +3,47 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Generator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import replace
 from itertools import chain
 from operator import itemgetter
-from pathlib import Path
 from time import time as now
 from typing import TYPE_CHECKING, Any, Final, TypeAlias, final
 
-from sqlalchemy import Connection, Engine, RowMapping, func, select, update
+from sqlalchemy import Connection, Engine, func, select, update
 from sqlalchemy.dialects.sqlite import insert
 from sqlalchemy.exc import DatabaseError
 
 from tracklayer.artifacts.blobs import Blobs
-from tracklayer.artifacts.catalog import Catalog
 from tracklayer.artifacts.claims import claimed
-from tracklayer.artifacts.locations import FolderLocation, locate
-from tracklayer.errors import (
-    BackendLostError,
-    RunExistsError,
-    RunInUseError,
-    RunNotFoundError,
-    StoreError,
-    UsageError,
-)
-from tracklayer.folders import make_store
+from tracklayer.errors import BackendLostError
 from tracklayer.forking import tell_children
 from tracklayer.media.base import Media
-from tracklayer.naming import file_name
-from tracklayer.protocol import MetricRule, Resume, RunInfo, Status
-from tracklayer.settings import DEFAULT_PROJECT
+from tracklayer.protocol import MetricRule, RunInfo, Status
 from tracklayer.values import SCALAR_TYPES, Value
 from tracklayer_sqlite import schema
 from tracklayer_sqlite.artifacts import contents_here, lies_here, version_here
-from tracklayer_sqlite.connecting import (
-    engine_for,
-    keep_for_ever,
-    on_network,
-    store_error,
-    transaction,
-)
-from tracklayer_sqlite.lease import HEARTBEAT_SECONDS, Holder, this_process
-from tracklayer_sqlite.reader import connected
+from tracklayer_sqlite.connecting import keep_for_ever, transaction
+from tracklayer_sqlite.lease import HEARTBEAT_SECONDS
+from tracklayer_sqlite.schema import RUN, storable, storable_or_none
+from tracklayer_sqlite.surroundings import PendingSurroundings
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from sqlalchemy.sql.base import Executable
 
+    from tracklayer.artifacts.catalog import Catalog
+    from tracklayer.artifacts.locations import FolderLocation
     from tracklayer.artifacts.records import LoggedArtifact
     from tracklayer.contents import Content
-    from tracklayer.settings import Settings
+    from tracklayer.surroundings import ConsoleLine, Environment, SystemRow
 
 Point: TypeAlias = tuple[int, int, float, Any]
 """(key id, step, Unix seconds, number)."""
-RUN: Final = 1
-"""The run's number in its own file."""
 _FOLD_EVERY: Final = 100  # commits
 _FOLD_ABOVE: Final = 50_000  # points not yet folded: a tenth of a second, in which nothing is committed
-_WAL_PAGES: Final = 4000  # between checkpoints: 16 MB
-_CACHE_KIB: Final = 16_000  # folding sorts in memory of this size
 _NETWORK_INTERVAL: Final = 2.0  # seconds between commits on a network file system
 _APPEND: Final = "INSERT INTO new_points (run, key_id, step, time, value) VALUES "
 _REPLACE: Final = "INSERT OR REPLACE INTO points (run, key_id, step, time, value) VALUES "
@@ -87,194 +68,6 @@ _ADD_FILE: Final = (
     f"VALUES ({RUN}, ?, ?, ?, ?, ?, ?)"
 )
 _COUNT_FOLD: Final = update(schema.runs).values(folds=schema.runs.c.folds + 1)
-
-
-def run_path(store: Path, run_id: str) -> Path:
-    """Return where a run's file lies in a store."""
-    return store / "runs" / f"{file_name(run_id)}.sqlite"
-
-
-def open_run(info: RunInfo, resume: Resume | None, settings: Settings) -> SQLiteRun:
-    """Start a run's file, or continue it.
-
-    Raises:
-        RunExistsError, RunNotFoundError, RunInUseError: as `resume` demands.
-        StoreError: the store cannot be written.
-        UsageError: there is no such place for artifacts.
-    """
-    store = settings.dir
-    path = run_path(store, info.id)
-    own, catalog = FolderLocation(store), Catalog(locate(settings.artifacts, store))
-    _prepare_folder(store)
-    is_new = resume != "must" and _claim(path)
-    if not is_new and resume in {None, "never"}:
-        _refuse_if_live(info.id, path)
-        msg = (
-            f"run {info.id!r} is recorded in {store} already: pass resume='allow' to continue it, or "
-            "another id"
-        )
-        raise RunExistsError(msg)
-    if not is_new and not path.exists():
-        msg = f"resume='must', but there is no run {info.id!r} in {store}"
-        raise RunNotFoundError(msg)
-    network = on_network(path)
-    engine = engine_for(path, mode="rw")
-    connection: Connection | None = None
-    try:
-        connection = engine.connect()
-        with transaction(connection):
-            recorded, segment = _take_lease(connection, info, path)
-        # not before: a finished run that may not be continued keeps standing for itself
-        _set_journal(connection, "DELETE" if network else "WAL")
-        return SQLiteRun(engine, connection, recorded, segment, path, own, catalog, network=network)
-    except BaseException as error:
-        if connection is not None:
-            connection.close()
-        engine.dispose()
-        if is_new:
-            _take_back(path)
-        if isinstance(error, DatabaseError):
-            raise store_error(error, path) from error
-        raise
-
-
-def _prepare_folder(store: Path) -> None:
-    try:
-        make_store(store)
-        (store / "runs").mkdir(exist_ok=True)
-    except OSError as error:
-        msg = f"cannot write to the store {store}: {error.strerror}; choose another with TRACKLAYER_DIR"
-        raise StoreError(msg) from error
-
-
-def _claim(path: Path) -> bool:
-    """Create the run's file if there is none; say whether it was created."""
-    try:
-        os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o666))
-    except FileExistsError:
-        return False
-    except OSError as error:
-        msg = f"cannot write to the store {path.parent.parent}: {error.strerror}"
-        raise StoreError(msg) from error
-    return True
-
-
-def _take_back(path: Path) -> None:
-    """Remove a file in which no run could be started, so that its id can be tried again."""
-    try:
-        if path.stat().st_size == 0:
-            path.unlink()
-    except OSError:
-        return  # the disk that could not take the run cannot do this either
-
-
-def _refuse_if_live(run_id: str, path: Path) -> None:
-    """Raise RunInUseError where a live process records a run; a file that cannot be read says nothing."""
-    try:
-        with connected(path) as connection:
-            last = _last_segment(connection)
-    except StoreError:
-        return
-    if last is not None:
-        _check_holder(run_id, last)
-
-
-def _last_segment(connection: Connection) -> RowMapping | None:
-    query = select(schema.segments).order_by(schema.segments.c.segment.desc())
-    return connection.execute(query).mappings().first()
-
-
-def _check_holder(run_id: str, segment: RowMapping) -> None:
-    """Raise RunInUseError if a segment's process lives and still records."""
-    holder = Holder(segment["host"], segment["pid"], segment["process_started_at"])
-    if segment["state"] == "running" and holder.is_alive(segment["heartbeat_at"], now()):
-        msg = (
-            f"run {run_id!r} is being recorded by process {holder.pid} on host {holder.host}; "
-            "finish that one first, or use another id"
-        )
-        raise RunInUseError(msg)
-
-
-def _set_journal(connection: Connection, mode: str) -> None:
-    with suppress(DatabaseError):  # somebody reads it just now: the mode that it has serves as well
-        connection.exec_driver_sql(f"PRAGMA journal_mode = {mode}")
-    connection.exec_driver_sql("PRAGMA synchronous = NORMAL")
-    connection.exec_driver_sql(f"PRAGMA wal_autocheckpoint = {_WAL_PAGES}")
-    connection.exec_driver_sql(f"PRAGMA cache_size = -{_CACHE_KIB}")
-
-
-def _take_lease(connection: Connection, info: RunInfo, path: Path) -> tuple[RunInfo, int]:
-    """Become the one process that records this run; return what it is, and the segment's number."""
-    if schema.is_empty(connection):
-        schema.create(connection)
-    else:
-        version = schema.version_of(connection, path)
-        if version < schema.current_version():
-            schema.migrate(connection, version)
-    row = connection.execute(select(schema.runs)).mappings().first()
-    last = _last_segment(connection)
-    moment = now()
-    if last is not None and last["state"] == "running":
-        _check_holder(info.id, last)
-        connection.execute(
-            update(schema.segments)
-            .where(schema.segments.c.segment == last["segment"])
-            .values(state="crashed", ended_at=last["heartbeat_at"])
-        )
-    recorded = _merge_info(info, row)
-    values = _info_columns(recorded)
-    connection.execute(insert(schema.runs).values(**values).on_conflict_do_update(["run"], set_=values))
-    segment = 1 if last is None else int(last["segment"]) + 1
-    me = this_process()
-    connection.execute(
-        schema.segments.insert().values(
-            run=RUN,
-            segment=segment,
-            host=me.host,
-            pid=me.pid,
-            process_started_at=me.started_at,
-            started_at=moment,
-            heartbeat_at=moment,
-            state="running",
-        )
-    )
-    return recorded, segment
-
-
-def _merge_info(info: RunInfo, row: Mapping[Any, Any] | None) -> RunInfo:
-    """Return what the run is: as it was recorded, but for what is given anew."""
-    if row is None:
-        return replace(info, name=info.name or info.id)
-    if info.project not in {DEFAULT_PROJECT, row["project"]}:
-        msg = f"run {info.id!r} is of project {row['project']!r}, not {info.project!r}"
-        raise UsageError(msg)
-    return replace(
-        info,
-        project=row["project"],
-        name=info.name or row["name"],
-        entity=info.entity or row["entity"],
-        group=info.group or row["run_group"],
-        job_type=info.job_type or row["job_type"],
-        tags=info.tags or tuple(json.loads(row["tags"])),
-        notes=info.notes if info.notes is not None else row["notes"],
-        created_at=row["created_at"],
-        resumed=True,
-    )
-
-
-def _info_columns(info: RunInfo) -> dict[str, Any]:
-    return {
-        "run": RUN,
-        "id": info.id,
-        "project": info.project,
-        "entity": info.entity,
-        "name": info.name,
-        "run_group": info.group,
-        "job_type": info.job_type,
-        "tags": json.dumps(info.tags),
-        "notes": _storable_or_none(info.notes),
-        "created_at": info.created_at,
-    }
 
 
 @final
@@ -307,6 +100,7 @@ class SQLiteRun:
         self._contents: list[Content] = []
         self._files: list[tuple[Any, ...]] = []
         """The files of artifacts, as rows of their table."""
+        self._surroundings = PendingSurroundings(connection, segment)
         self._claims = ExitStack()
         """On contents of artifacts that nothing names before the next commit."""
         known = connection.execute(select(schema.keys.c.key, schema.keys.c.key_id))
@@ -367,19 +161,31 @@ class SQLiteRun:
 
     def _set(self, table: Any, entries: Mapping[str, Any]) -> None:
         for key, value in entries.items():
-            columns = {"run": RUN, "key": _storable(key), "value": json.dumps(value)}
+            columns = {"run": RUN, "key": storable(key), "value": json.dumps(value)}
             self._statements.append(insert(table).prefix_with("OR REPLACE").values(**columns))
 
     def define_metric(self, rule: MetricRule) -> None:
         """Keep a metric rule for the next commit."""
         columns = {
             "run": RUN,
-            "pattern": _storable(rule.pattern),
+            "pattern": storable(rule.pattern),
             "summary": json.dumps(rule.summary),
-            "step_metric": _storable_or_none(rule.step_metric),
+            "step_metric": storable_or_none(rule.step_metric),
             "goal": rule.goal,
         }
         self._statements.append(insert(schema.metric_rules).prefix_with("OR REPLACE").values(**columns))
+
+    def record_environment(self, environment: Environment) -> None:
+        """Keep entries of this segment's environment for the next commit."""
+        self._surroundings.set_environment(environment)
+
+    def log_console(self, lines: Sequence[ConsoleLine]) -> None:
+        """Keep lines for the next commit."""
+        self._surroundings.add_lines(lines)
+
+    def log_system(self, row: SystemRow) -> None:
+        """Keep a row of system metrics for the next commit."""
+        self._surroundings.add_row(row)
 
     def log_artifact(self, artifact: LoggedArtifact) -> None:
         """Keep an artifact for the next commit; contents and a version that are not here come into being.
@@ -431,11 +237,11 @@ class SQLiteRun:
                 run=RUN,
                 artifact=number,
                 name=artifact.name,
-                type=_storable(artifact.type),
-                description=_storable_or_none(artifact.description),
+                type=storable(artifact.type),
+                description=storable_or_none(artifact.description),
                 metadata=json.dumps(artifact.metadata),
                 time=artifact.time,
-                project=_storable(artifact.project),
+                project=storable(artifact.project),
                 version=artifact.version,
                 digest=artifact.digest,
                 aliases=json.dumps(artifact.aliases),
@@ -443,8 +249,8 @@ class SQLiteRun:
             )
         )
         for file in artifact.files:
-            reference, checksum = map(_storable_or_none, (file.reference, file.checksum))
-            self._files.append((number, _storable(file.path), file.sha256, file.size, reference, checksum))
+            reference, checksum = map(storable_or_none, (file.reference, file.checksum))
+            self._files.append((number, storable(file.path), file.sha256, file.size, reference, checksum))
 
     def commit(self) -> None:
         """Write all that was kept in one transaction; after a failure, the next call tries again.
@@ -455,7 +261,7 @@ class SQLiteRun:
         """
         moment = now()
         beat = moment - self._heartbeat_at >= HEARTBEAT_SECONDS
-        if not (self._rows or self._statements or beat):
+        if not (self._rows or self._statements or self._surroundings or beat):
             return
         points = self._points()
         burst = len(points) > _BURST * len(self._key_ids)
@@ -474,6 +280,7 @@ class SQLiteRun:
         self._statements.clear()
         self._files.clear()
         self._contents.clear()
+        self._surroundings.clear()
         self._new_keys.clear()
         self._commits += 1
         if not burst:
@@ -494,6 +301,7 @@ class SQLiteRun:
             if self._files:
                 self._connection.exec_driver_sql(_ADD_FILE, self._files)
             self._write_contents()
+            self._surroundings.write(self._connection)
             if beat is not None:
                 self._beat(beat)
 
@@ -537,7 +345,7 @@ class SQLiteRun:
 
     def _key_id(self, key: str) -> int:
         if key not in self._key_ids:
-            stored = _storable(key)
+            stored = storable(key)
             if stored not in self._key_ids:
                 self._last_key_id += 1
                 self._key_ids[stored] = self._last_key_id
@@ -619,15 +427,6 @@ class SQLiteRun:
     def after_fork_in_child(self) -> None:
         """Leave the connection alone: it is the parent's."""
         keep_for_ever(self)  # and with it what SQLAlchemy rolls back and closes when it is let go
-
-
-def _storable_or_none(text: str | None) -> str | None:
-    return None if text is None else _storable(text)
-
-
-def _storable(text: str) -> str:
-    """Return text that SQLite can hold: lone surrogates have no UTF-8."""
-    return text.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
 def _within_int64(value: Any) -> Any:

@@ -18,7 +18,9 @@ can hold many runs; in a run's file it is 1.
   in `project`, NULL for what has none; `aliases` are those given at the call, as a JSON list.  The contents
   lie in the store's `blobs/`, those of versions where `TRACKLAYER_ARTIFACTS` says; a `reference` is a URI,
   whose content is not kept.
-- `console`, `system_metrics`: output lines and machine measurements.
+- `environments`: what each segment's process was: its program, code, packages and machine, as JSON.
+- `console`: what the run's processes printed, lines numbered from 1 on.
+- `system_metrics`: what was measured on its machines; `row` counts the moments from 1 on.
 """
 
 from __future__ import annotations
@@ -30,7 +32,6 @@ from sqlalchemy import (
     Column,
     Connection,
     Double,
-    Index,
     Integer,
     LargeBinary,
     MetaData,
@@ -60,6 +61,8 @@ class Number(UserDefinedType[Any]):
 
 
 metadata: Final = MetaData()
+RUN: Final = 1
+"""The run's number in its own file."""
 
 
 def _run() -> Column[int]:
@@ -238,12 +241,23 @@ console: Final = Table(
 system_metrics: Final = Table(
     "system_metrics",
     metadata,
-    Column("seq", Integer, primary_key=True),
     _run(),
+    Column("row", Integer, nullable=False),
     Column("key", Text, nullable=False),
     Column("time", Double, nullable=False),
     Column("value", Number),
-    Index("system_metrics_by_key", "run", "key", "time"),
+    PrimaryKeyConstraint("run", "row", "key"),
+    sqlite_with_rowid=False,
+)
+
+environments: Final = Table(
+    "environments",
+    metadata,
+    _run(),
+    Column("segment", Integer, nullable=False),
+    Column("data", Text, nullable=False),
+    PrimaryKeyConstraint("run", "segment"),
+    sqlite_with_rowid=False,
 )
 
 _METRICS_VIEW: Final = """
@@ -282,8 +296,16 @@ def _add_versions(connection: Connection) -> None:
         )
 
 
+def _add_surroundings(connection: Connection) -> None:
+    """Add what a run's processes were; nothing wrote system metrics before, which had other columns."""
+    system_metrics.drop(connection)
+    system_metrics.create(connection)
+    environments.create(connection)
+
+
 Migration = Callable[[Connection], None]
-MIGRATIONS: Final[list[Migration]] = [contents.create, _add_versions]  # 2: media; 3: versions of artifacts
+# 2: media; 3: versions of artifacts; 4: environments
+MIGRATIONS: Final[list[Migration]] = [contents.create, _add_versions, _add_surroundings]
 """The step at index i turns version i + 1 into i + 2.  Files of older versions are migrated when a run is
 continued, and in a copy in memory when it is read."""
 
@@ -330,3 +352,13 @@ def migrate(connection: Connection, version: int, steps: Sequence[Migration] | N
     for step in (MIGRATIONS if steps is None else steps)[version - 1 :]:
         step(connection)
     connection.execute(update(schema_version).values(version=current_version()))
+
+
+def storable(text: str) -> str:
+    """Return text that a column can hold: lone surrogates have no UTF-8."""
+    return text.encode("utf-8", "backslashreplace").decode("utf-8")
+
+
+def storable_or_none(text: str | None) -> str | None:
+    """Return text that a column can hold, if there is any."""
+    return None if text is None else storable(text)

@@ -16,8 +16,9 @@ from tracklayer.errors import RunNotFoundError, StoreError
 from tracklayer.protocol import RunInfo
 from tracklayer.reading import RunReader, UnreadableRun, pick_run
 from tracklayer.settings import artifacts_url
-from tracklayer_sqlite.reader import SQLiteRunReader, connected
-from tracklayer_sqlite.recording import run_path
+from tracklayer_sqlite.opening import connected
+from tracklayer_sqlite.reader import SQLiteRunReader
+from tracklayer_sqlite.starting import run_path
 
 if TYPE_CHECKING:
     from tracklayer.artifacts.artifact import Artifact

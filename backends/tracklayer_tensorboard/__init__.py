@@ -26,13 +26,14 @@ What TensorBoard makes of what is logged:
 - HTML, figures of plotly and 3D objects are not taken.
 - Keys are tags, whatever they contain.  A tag holds what one of TensorBoard's plugins shows, so that a
   key whose values become another one's continues as `<key> (<kind>)`.
-- What is not a row stands in texts under `tracklayer/`: `run`, `config`, `summary`, `status`,
-  `artifacts/<name>` and `used_artifacts/<name>`; the prefix keeps a metric called `config` apart from
-  them.  Numbers of the explicit summary are also scalars, `tracklayer/summary/<name>`, and so in the
-  HParams table.
+- What is not a row stands in texts under `tracklayer/`: `run`, `environment`, `config`, `summary`,
+  `status`, `artifacts/<name>` and `used_artifacts/<name>`; the prefix keeps a metric called `config`
+  apart from them.  Numbers of the explicit summary are also scalars, `tracklayer/summary/<name>`, and so
+  in the HParams table.
 - The config as it is when the first rows are committed is the run's hyperparameters.  TensorBoard
   holds on to the first that it reads: what changes later, or in a resumed run, is in the text only.
-- Metric rules are not taken.
+- System metrics are scalars, `system/<key>`; their steps are the seconds since the run began.
+- Metric rules and lines of the console are not taken.
 
 Steps that go back.  TensorBoard expects ascending steps.  Rows are written as they come, and where
 a step of a tag goes back, its loaders differ: the data server drops that tag's points from there
@@ -53,6 +54,8 @@ from tracklayer.errors import BackendUnavailableError
 from tracklayer.protocol import Backend, Resume, RunInfo
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from tracklayer.settings import Settings
     from tracklayer_tensorboard.recording import TensorBoardRun
 
@@ -62,6 +65,12 @@ def _open(info: RunInfo, resume: Resume | None, settings: Settings) -> TensorBoa
     from tracklayer_tensorboard.recording import open_run
 
     return open_run(info, resume, settings.dir)
+
+
+def _place(store: Path, info: RunInfo) -> Path:
+    from tracklayer_tensorboard.recording import run_folder
+
+    return run_folder(store, info)
 
 
 def _check() -> None:
@@ -80,5 +89,6 @@ backend = Backend(
     summary="event files for TensorBoard, in a folder on this disk",
     open=_open,
     check=_check,
+    place=_place,
     kinds=frozenset({"scalar", "text", "histogram", "image", "audio", "video", "table", "chart"}),
 )

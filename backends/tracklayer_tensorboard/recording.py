@@ -30,6 +30,7 @@ from tracklayer_tensorboard.event_file import (
     write_whole,
 )
 from tracklayer_tensorboard.mending import OWN_PREFIX, mend
+from tracklayer_tensorboard.records import read_records
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -37,15 +38,18 @@ if TYPE_CHECKING:
 
     from tracklayer.artifacts.records import ArtifactFile, LoggedArtifact
     from tracklayer.protocol import Resume, RunInfo, Status
+    from tracklayer.surroundings import Environment, SystemRow
     from tracklayer.values import Value
     from tracklayer_tensorboard.encoding import Point, Shown
 
 _CONFIG: Final = OWN_PREFIX + "config"
 _SUMMARY: Final = OWN_PREFIX + "summary"
+_ENVIRONMENT: Final = OWN_PREFIX + "environment"
 _STATUS: Final = OWN_PREFIX + "status"
 _RUN: Final = OWN_PREFIX + "run"
 _ARTIFACTS: Final = OWN_PREFIX + "artifacts/"
 _USED_ARTIFACTS: Final = OWN_PREFIX + "used_artifacts/"
+_SYSTEM: Final = "system/"
 
 
 def run_folder(store: Path, info: RunInfo) -> Path:
@@ -66,8 +70,9 @@ def open_run(info: RunInfo, resume: Resume | None, store: Path) -> TensorBoardRu
         earlier = event_files(folder)
         _check_resume(info.id, resume, folder, is_recorded=bool(earlier))
         _prepare(store, folder)
+        begun = _begun_at(earlier)
         log = new_log(folder, earlier, now())
-        return TensorBoardRun(replace(info, state="running", resumed=bool(earlier)), log)
+        return TensorBoardRun(replace(info, state="running", resumed=bool(earlier)), log, begun)
     except TracklayerError:
         raise
     except OSError as error:
@@ -87,6 +92,16 @@ def _check_resume(run_id: str, resume: Resume | None, folder: Path, *, is_record
         raise RunNotFoundError(msg)
 
 
+def _begun_at(files: Iterable[Path]) -> float | None:
+    """Return when the first of a run's event files was begun, in Unix seconds; None if none can be read."""
+    for file in files:
+        for _, data in read_records(file):
+            event = encoding.parse(data)
+            if event is not None:
+                return event.time
+    return None
+
+
 def _prepare(store: Path, folder: Path) -> None:
     make_store(store)
     folder.mkdir(parents=True, exist_ok=True)
@@ -100,8 +115,8 @@ class TensorBoardRun:
     The package says what TensorBoard shows of it.
     """
 
-    def __init__(self, info: RunInfo, log: EventLog) -> None:
-        """Begin the segment whose event file is `log`."""
+    def __init__(self, info: RunInfo, log: EventLog, begun: float | None) -> None:
+        """Begin the segment whose event file is `log`; the run began at that Unix second, or now."""
         self.info = info
         self._log = log
         self._sizes_before = _other_sizes(log)
@@ -110,10 +125,13 @@ class TensorBoardRun:
         self._in_order = not info.resumed  # earlier segments' files are not read before the end
         self._step = 0
         self._time = info.created_at or now()
+        self._begun = self._time if begun is None else begun
         self._has_rows = False
         self._has_started = False
         self._has_ended = False
         self._finished = False
+        self._system_step = -1
+        self._environment: dict[str, Any] = {}
         self._config: dict[str, Any] = {}
         self._summary: dict[str, Any] = {}
         self._notes: dict[str, bytes] = {}
@@ -172,6 +190,29 @@ class TensorBoardRun:
         for name, value in encoding.flatten(summary):
             if isinstance(value, (int, float)) and not isinstance(value, bool):
                 self._note(encoding.scalar(f"{_SUMMARY}/{name}", value))
+
+    def record_environment(self, environment: Environment) -> None:
+        """Show entries of what the process is, as one text with those of before.
+
+        Raises:
+            RunFinishedError: the run was finished.
+        """
+        self._check_open()
+        self._environment.update(environment)
+        self._note(encoding.json_text(_ENVIRONMENT, self._environment))
+
+    def log_system(self, row: SystemRow) -> None:
+        """Show what was measured, as scalars whose steps are the seconds since the run began.
+
+        So they go on in a resumed run, without a look at what is there.
+
+        Raises:
+            RunFinishedError: the run was finished.
+        """
+        self._check_open()
+        self._system_step = max(self._system_step + 1, int(row.time - self._begun))
+        points = [encoding.scalar(_SYSTEM + key, value) for key, value in row.values.items()]
+        self._log.append(encoding.row(points, self._system_step, row.time))
 
     def log_artifact(self, artifact: LoggedArtifact) -> None:
         """Record what an artifact is and which files it has; their content stays where it lies.

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeAlias, final
 
 import wandb
 from wandb.errors import CommError
+from wandb.sdk.artifacts._internal_artifact import InternalArtifact
 from wandb.sdk.artifacts.artifact_manifest_entry import ArtifactManifestEntry
 from wandb.sdk.lib.paths import LogicalPath
 from wandb.sdk.lib.service.service_connection import (  # pyright: ignore[reportMissingTypeStubs] - a folder without __init__
@@ -62,18 +63,21 @@ def as_wandb(artifact: LoggedArtifact, fetch: Fetch) -> wandb.Artifact:
         CorruptArtifactError: the content of a file is gone, or is not what was stored.
         ValueError: W&B does not take the name or the type.
     """
-    made = wandb.Artifact(
-        artifact.name,
-        type=artifact.type,
-        description=artifact.description,
-        metadata=dict(artifact.metadata),
-    )
+    made = _draft(artifact, artifact.description, artifact.metadata)
     for file in artifact.files:
         if file.reference is None and _is_url(file.source):
             made.add_file(str(fetch(file)), name=file.path, skip_cache=True, policy="mutable")
         else:
             made.manifest.add_entry(_entry(file, fetch))
     return made
+
+
+def _draft(
+    artifact: LoggedArtifact, description: str | None = None, metadata: Mapping[str, Any] | None = None
+) -> wandb.Artifact:
+    # the name `source-…` is that of what the client's own `log_code` makes, and of nothing else
+    kind = InternalArtifact if artifact.type == "code" else wandb.Artifact
+    return kind(artifact.name, artifact.type, description, dict(metadata or {}))
 
 
 def digest_of(artifact: LoggedArtifact, fetch: Fetch) -> str:
@@ -83,7 +87,7 @@ def digest_of(artifact: LoggedArtifact, fetch: Fetch) -> str:
         CorruptArtifactError: the content of a file is gone, or is not what was stored.
         ValueError: W&B does not take the name or the type.
     """
-    manifest = wandb.Artifact(artifact.name, type=artifact.type).manifest
+    manifest = _draft(artifact).manifest
     for file in artifact.files:
         manifest.add_entry(_entry(file, fetch))
     return manifest.digest()
@@ -151,15 +155,10 @@ def missing_uses(
 
 @final
 class ArtifactSender:
-    """What a run makes and uses, handed to the client.
+    """What a run makes and uses while it is recorded, handed to the client."""
 
-    A replay looks first what the server has, so that nothing is sent twice, and that an older version does
-    not become `latest`, as it would if the client logged it again.
-    """
-
-    def __init__(self, run: Any, *, replaying: bool) -> None:
+    def __init__(self, run: Any) -> None:
         self._run = run
-        self._replaying = replaying
 
     def log(self, artifact: LoggedArtifact) -> None:
         """Log an artifact as what the run made; its content is uploaded in the background.
@@ -167,17 +166,10 @@ class ArtifactSender:
         Raises:
             UnsupportedValueError: the client or the server does not take it.
             CorruptArtifactError: the content of a file is gone, or is not what was stored.
-            BackendUnavailableError: the server does not say what it has.
+            BackendUnavailableError: the server does not answer.
         """
-        project = self._run.project
         with _refused_by_name(artifact), fetching() as fetch:
-            found = self._collections.find(artifact, project, fetch) if self._replaying else None
-            if found is None:
-                self._run.log_artifact(as_wandb(artifact, fetch), aliases=list(artifact.aliases))
-            elif found.id not in self._made:
-                self._recorded.log_artifact(found, aliases=artifact.aliases)
-            elif lacking := _lacking_aliases(found, artifact):
-                self._recorded.log_artifact(found, aliases=lacking)
+            self._run.log_artifact(as_wandb(artifact, fetch), aliases=list(artifact.aliases))
 
     def use(self, artifact: LoggedArtifact) -> None:
         """Show an artifact as what the run used; if its project does not have it, it gets it as an input.
@@ -188,36 +180,84 @@ class ArtifactSender:
             CorruptArtifactError: the content of a file is gone, or is not what was stored.
             BackendUnavailableError: the server does not say what it has.
         """
-        project = self._run.project
+        run = self._run
         with _refused_by_name(artifact), fetching() as fetch:
-            collections = self._collections if self._replaying else Collections(self._api, self._run.entity)
-            found = collections.find(artifact, project, fetch)
-            if found is not None:
-                if not self._replaying or found.id not in self._used:
-                    self._recorded.use_artifact(found)
-            elif artifact.project in {"", project}:
-                self._run._log_artifact(  # noqa: SLF001 - as its `use_artifact` does, which waits for the upload
-                    as_wandb(artifact, fetch),
-                    aliases=list(artifact.aliases),
-                    is_user_created=True,
-                    use_after_commit=True,
-                )
+            found = Collections(self._api, run.entity).find(artifact, run.project, fetch)
+            if found is None:
+                _log_as_input(run, artifact, fetch)
             else:
-                msg = f"project {artifact.project!r} does not have it; push a run that made it first"
-                raise ValueError(msg)
+                self._api.run(f"{run.entity}/{run.project}/{run.id}").use_artifact(found)
 
     @cached_property
     def _api(self) -> wandb.Api:
         return wandb.Api(timeout=API_SECONDS)
 
-    @cached_property
-    def _collections(self) -> Collections:
-        return Collections(self._api, self._run.entity)
+
+@final
+class ArtifactLog:
+    """What a run makes and uses, written to its log as far as the server does not have it.
+
+    What the server has is not sent again, and an older version does not become `latest`, as it would if the
+    client logged it again: the run is only shown as its maker or user, by `later`.
+
+    Attributes:
+        later: what is to be done when the server has the log, since the run may not be there before.
+    """
+
+    def __init__(self, run: Any, api: wandb.Api | None) -> None:
+        self.later: list[Callable[[], object]] = []
+        self._run = run
+        self._api = api
+        self._collections = None if api is None else Collections(api, run.entity)
+
+    def log(self, artifact: LoggedArtifact, fetch: Fetch) -> None:
+        """Log an artifact as what the run made.
+
+        Raises:
+            UnsupportedValueError, CorruptArtifactError, BackendUnavailableError: as `ArtifactSender.log`.
+        """
+        with _refused_by_name(artifact):
+            found = self._find(artifact, fetch)
+            if found is None:
+                self._run.log_artifact(as_wandb(artifact, fetch), aliases=list(artifact.aliases))
+            else:
+                self.later.append(partial(self._show_made, found, artifact))
+
+    def use(self, artifact: LoggedArtifact, fetch: Fetch) -> None:
+        """Show an artifact as what the run used; if its project does not have it, it gets it as an input.
+
+        Raises:
+            UnsupportedValueError, CorruptArtifactError, BackendUnavailableError: as `ArtifactSender.use`.
+        """
+        with _refused_by_name(artifact):
+            found = self._find(artifact, fetch)
+            if found is None:
+                _log_as_input(self._run, artifact, fetch)
+            else:
+                self.later.append(partial(self._show_used, found, artifact))
+
+    def _find(self, artifact: LoggedArtifact, fetch: Fetch) -> wandb.Artifact | None:
+        if self._collections is None:
+            return None
+        return self._collections.find(artifact, self._run.project, fetch)
+
+    def _show_made(self, found: wandb.Artifact, artifact: LoggedArtifact) -> None:
+        with _refused_by_name(artifact):
+            if found.id not in self._made:
+                self._recorded.log_artifact(found, aliases=artifact.aliases)
+            elif lacking := _lacking_aliases(found, artifact):
+                self._recorded.log_artifact(found, aliases=lacking)
+
+    def _show_used(self, found: wandb.Artifact, artifact: LoggedArtifact) -> None:
+        with _refused_by_name(artifact):
+            if found.id not in self._used:
+                self._recorded.use_artifact(found)
 
     @cached_property
     def _recorded(self) -> Any:
         """The run as the public API has it."""
-        return self._api.run(f"{self._run.entity}/{self._run.project}/{self._run.id}")
+        api: Any = self._api
+        return api.run(f"{self._run.entity}/{self._run.project}/{self._run.id}")
 
     @cached_property
     def _made(self) -> set[str | None]:
@@ -226,6 +266,19 @@ class ArtifactSender:
     @cached_property
     def _used(self) -> set[str | None]:
         return {version.id for version in self._recorded.used_artifacts()}
+
+
+def _log_as_input(run: Any, artifact: LoggedArtifact, fetch: Fetch) -> None:
+    """Log an artifact, which the project does not have yet, as what the run used."""
+    if artifact.project not in {"", run.project}:
+        msg = f"project {artifact.project!r} does not have it; push a run that made it first"
+        raise ValueError(msg)
+    run._log_artifact(  # noqa: SLF001 - as its `use_artifact` does, which waits for the upload
+        as_wandb(artifact, fetch),
+        aliases=list(artifact.aliases),
+        is_user_created=True,
+        use_after_commit=True,
+    )
 
 
 @contextmanager

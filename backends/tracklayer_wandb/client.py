@@ -7,9 +7,11 @@ from __future__ import annotations
 
 import atexit
 import threading
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from subprocess import Popen, TimeoutExpired
+from time import monotonic, sleep
 from typing import Any, Final
 
 import psutil
@@ -17,20 +19,25 @@ import wandb
 from wandb.sdk import wandb_setup
 from wandb.sdk.mailbox import HandleAbandonedError, MailboxClosedError
 
-from tracklayer.errors import BackendLostError
+from tracklayer.errors import BackendLostError, BackendUnavailableError
 
 _DEAD = (ConnectionError, HandleAbandonedError, MailboxClosedError)
+"""What the client raises when its process is gone."""
 _RETRIES: Final = 8  # with the client's growing pauses, about four minutes
 _END_SECONDS: Final = 10.0  # for the client's process to end, when all that it was given is sent
+
+
+_forgetting = threading.Lock()
 
 
 @contextmanager
 def lost_when_client_dies() -> Generator[None]:
     """Turn what the client raises when its process is gone into `BackendLostError`."""
+    client = wandb_setup.singleton()
     try:
         yield
     except _DEAD as error:
-        _tear_down()
+        forget_dead_client(client)
         msg = f"the wandb client's process is gone ({error or type(error).__name__})"
         raise BackendLostError(msg) from error
 
@@ -40,6 +47,35 @@ def bounded_retries() -> dict[str, int]:
     settings = wandb_setup.singleton().settings
     names = [f"x_{part}_retry_max" for part in ("graphql", "file_stream", "file_transfer")]
     return {name: _RETRIES for name in names if getattr(settings, name) is None}
+
+
+@contextmanager
+def overridden(settings: Any, values: Mapping[str, Any]) -> Generator[None]:
+    """Change settings of the client for a while, unless the user set them."""
+    changed = {name: value for name, value in values.items() if getattr(settings, name) is None}
+    for name, value in changed.items():
+        setattr(settings, name, value)
+    try:
+        yield
+    finally:
+        for name in changed:
+            setattr(settings, name, None)
+
+
+def is_death(error: BaseException) -> bool:
+    """Say whether this is what the client raises when its process is gone."""
+    return isinstance(error, _DEAD) or "service process is not running" in str(error)
+
+
+def forget_dead_client(client: Any) -> None:
+    """Let go of a process that is gone, unless another thread did, so that a new one can be started."""
+    with _forgetting:
+        if wandb_setup.singleton() is client:
+            process = _process(client)
+            _tear_down()
+            if process is not None:
+                with suppress(TimeoutExpired):
+                    process.wait(1.0)  # so that it does not stay in the system's table
 
 
 def forget_failed_start() -> None:
@@ -58,27 +94,80 @@ def end_client_in_time() -> None:
 
 
 def wait_for_orphan(run_id: str) -> None:
-    """Wait for a client whose own process was killed while it sent this run: it goes on for some seconds."""
-    orphans = [one for one in psutil.process_iter(["name", "cmdline", "status"]) if _is_orphan(one, run_id)]
-    psutil.wait_procs(orphans, timeout=_END_SECONDS)
+    """Wait for a client whose own process was killed while it sent this run: it goes on for some seconds.
+
+    Raises:
+        BackendUnavailableError: it does not end.
+    """
+    name = f"run-{run_id}.wandb"
+    orphans = [one for one in _clients() if _is_orphan(one) and _has_open(one, name)]
+    if left := _left_after_a_while(orphans, lambda one: not _is_dead(one)):
+        msg = (
+            f"process {left[0].pid}, a wandb client whose own process was killed, still sends this run;"
+            " push again when it is gone"
+        )
+        raise BackendUnavailableError(msg)
+
+
+def has_let_go(log: Path) -> bool:
+    """Say whether, within some seconds, no client has a run's log open any more."""
+    folder = log.parent.resolve()
+    return not _left_after_a_while(_clients(), lambda one: _has_open(one, log.name, folder))
 
 
 def kill_client() -> None:
     """Kill the client's process, which serves all runs of this one."""
+    client = wandb_setup.singleton()
     _killer()()
-    _tear_down()
+    forget_dead_client(client)
 
 
-def _is_orphan(process: psutil.Process, run_id: str) -> bool:
-    found = process.info
-    words: list[str] = found["cmdline"] or []  # None where it is another user's
-    if "wandb-core" not in (found["name"] or "") or "--pid" not in words or "--detached" in words:
-        return False
-    if psutil.pid_exists(int(words[words.index("--pid") + 1])) or found["status"] == psutil.STATUS_STOPPED:
-        return False
+def _clients() -> Iterator[psutil.Process]:
+    """Yield the processes of clients, of any program of this machine."""
+    for process in psutil.process_iter(["name"]):
+        if "wandb-core" in (process.info["name"] or ""):
+            yield process
+
+
+def _is_orphan(client: psutil.Process) -> bool:
     with suppress(psutil.Error):
-        return any(Path(file.path).name == f"run-{run_id}.wandb" for file in process.open_files())
+        words = client.cmdline()  # raises where it is another user's
+        if "--pid" not in words or "--detached" in words or client.status() == psutil.STATUS_STOPPED:
+            return False
+        try:
+            owner = psutil.Process(int(words[words.index("--pid") + 1]))
+        except psutil.NoSuchProcess:
+            return True
+        # one that is younger has but the number of the client's own
+        return _is_dead(owner) or owner.create_time() > client.create_time()
     return False
+
+
+def _is_dead(process: psutil.Process) -> bool:
+    """Say whether a process ended, also where nobody asked how."""
+    try:
+        return not process.is_running() or process.status() == psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return True
+
+
+def _has_open(client: psutil.Process, name: str, folder: Path | None = None) -> bool:
+    with suppress(psutil.Error):  # it is gone, or another user's
+        paths = [Path(file.path) for file in client.open_files()]
+        return any(path.name == name and folder in {None, path.parent} for path in paths)
+    return False
+
+
+def _left_after_a_while(
+    clients: Iterable[psutil.Process], is_busy: Callable[[psutil.Process], bool]
+) -> list[psutil.Process]:
+    """Wait until none is busy any more, and return those that are when the time is up."""
+    deadline = monotonic() + _END_SECONDS
+    left = [one for one in clients if is_busy(one)]
+    while left and monotonic() < deadline:
+        sleep(0.02)
+        left = [one for one in left if is_busy(one)]
+    return left
 
 
 def _end_client() -> None:
@@ -96,9 +185,13 @@ def _end_client() -> None:
 
 def _killer() -> Callable[[], None]:
     """Return what kills the client's process; a teardown makes the client forget it."""
-    connection: Any = getattr(wandb_setup.singleton(), "_connection", None)
-    process: Any = getattr(getattr(connection, "_proc", None), "_process", None)
+    process = _process(wandb_setup.singleton())
     return (lambda: None) if process is None else process.kill
+
+
+def _process(client: Any) -> Popen[bytes] | None:
+    connection: Any = getattr(client, "_connection", None)
+    return getattr(getattr(connection, "_proc", None), "_process", None)
 
 
 def _tear_down() -> None:

@@ -13,12 +13,17 @@ from wandb.sdk import wandb_setup
 from wandb.sdk.lib import wbauth
 
 from tracklayer.errors import BackendUnavailableError
+from tracklayer_wandb.explaining import without_secrets
 
 
 def api_url() -> str:
     """Return the address of the server that the client would talk to, without credentials in it."""
-    parts = urlsplit(str(wandb_setup.singleton().settings.base_url))
-    return urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2]))
+    return _without_user(wandb_setup.singleton().settings.base_url)
+
+
+def app_url() -> str:
+    """Return the address of that server's pages, without credentials in it."""
+    return _without_user(wandb_setup.singleton().settings.app_url).rstrip("/")
 
 
 def quiet_client() -> None:
@@ -28,7 +33,16 @@ def quiet_client() -> None:
 
 
 def check_login() -> None:
-    """Find the credentials that the client would use for its server, where it would look for them.
+    """Look whether the client has credentials for its server.
+
+    Raises:
+        BackendUnavailableError: there are none, or they cannot be right.
+    """
+    credentials()
+
+
+def credentials() -> wbauth.Auth:
+    """Return the credentials that the client would use for its server, from where it would look for them.
 
     Raises:
         BackendUnavailableError: there are none, or they cannot be right.
@@ -43,7 +57,13 @@ def check_login() -> None:
             host=host, source="tracklayer", prompt=False, update_session=False
         )
     except (AuthenticationError, ValueError) as error:
-        raise BackendUnavailableError(str(error)) from error
+        raise BackendUnavailableError(without_secrets(str(error))) from error
     if found is None:
         msg = f"no API key for {api_url()}: run `wandb login`, or set WANDB_API_KEY"
         raise BackendUnavailableError(msg)
+    return found
+
+
+def _without_user(address: object) -> str:
+    parts = urlsplit(str(address))
+    return urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2]))

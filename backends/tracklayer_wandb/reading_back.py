@@ -1,31 +1,75 @@
-"""What the W&B server has of a run, read through the public `wandb.Api`."""
+"""What the W&B server has of a run."""
 
 from __future__ import annotations
 
-from dataclasses import replace
+import hashlib
+import json
+from collections.abc import Iterator, Sequence
 from time import monotonic, sleep
 from typing import TYPE_CHECKING, Any, Final
+from urllib.parse import quote
 
-import wandb
-from wandb.errors import CommError
-
+from tracklayer.delivery import Question, Received, ReceivedRow
 from tracklayer.errors import BackendUnavailableError
-from tracklayer.protocol import Received, RunInfo, State
-from tracklayer_wandb.artifacts import API_SECONDS, Collections, missing_artifacts, missing_uses
-from tracklayer_wandb.client import end_client_in_time, wait_for_orphan
-from tracklayer_wandb.login import api_url, check_login
+from tracklayer.protocol import RunInfo, State
+from tracklayer_wandb.artifacts import Collections, missing_artifacts, missing_uses
+from tracklayer_wandb.asking import api, ask_about, asking, entity_of
+from tracklayer_wandb.client import wait_for_orphan
+from tracklayer_wandb.login import app_url, check_login
 from tracklayer_wandb.media import charts_by_table
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
-
-    from tracklayer.artifacts.records import LoggedArtifact
+    from collections.abc import Mapping
 
 TRUE_STEP: Final = "tracklayer/step"
 """The key that holds a late row's own step."""
-_PAGE_STEPS: Final = 10_000
-_MAX_PAGES: Final = 1_000
-_OURS: Final[frozenset[str]] = frozenset({"_step", "_timestamp", "_runtime", "_wandb", TRUE_STEP})
+MARK: Final = "tracklayer"
+"""The key, below `_wandb` in the config, of what says whose run it is: `{"created_at": Unix seconds}`."""
+
+_RUN: Final = """
+query Run($entity: String!, $project: String!, $name: String!) {
+    project(name: $project, entityName: $entity) {
+        run(name: $name) {
+            state config summaryMetrics historyKeys historyLineCount logLineCount eventsLineCount
+        }
+    }
+}
+"""
+_STATE: Final = """
+query RunState($entity: String!, $project: String!, $name: String!) {
+    project(name: $project, entityName: $entity) { run(name: $name) { state } }
+}
+"""
+_FILES: Final = """
+query RunFiles(
+    $entity: String!, $project: String!, $name: String!,
+    $fileNames: [String] = [], $fileCursor: String, $fileLimit: Int
+) {
+    project(name: $project, entityName: $entity) {
+        run(name: $name) {
+            files(names: $fileNames, after: $fileCursor, first: $fileLimit) {
+                edges { node { name sizeBytes } }
+                pageInfo { endCursor hasNextPage }
+            }
+        }
+    }
+}
+"""
+_ROWS: Final = """
+query HistoryPage(
+    $entity: String!, $project: String!, $name: String!, $minStep: Int64!, $maxStep: Int64!, $pageSize: Int!
+) {
+    project(name: $project, entityName: $entity) {
+        run(name: $name) { history(minStep: $minStep, maxStep: $maxStep, samples: $pageSize) }
+    }
+}
+"""
+_FILES_AT_ONCE: Final = 200
+_FILES_IN_PAGE: Final = 1_000
+_PAGE_ROWS: Final = 10_000
+_SAME_MOMENT: Final = 1e-6  # seconds
+_NOTHING: Final = hashlib.sha256(b"").hexdigest()[:20]  # in the name of a medium that is empty
+_NOT_LOGGED: Final[frozenset[str]] = frozenset({"_step", "_timestamp", "_runtime", "_wandb", TRUE_STEP})
 _STATES: Final[dict[str, State]] = {
     "running": "running",
     "finished": "finished",
@@ -35,32 +79,81 @@ _STATES: Final[dict[str, State]] = {
 }
 
 
-def received(
-    info: RunInfo, made: Sequence[LoggedArtifact], used: Sequence[LoggedArtifact]
-) -> Received | None:
-    """Ask the server what it has of a run, and of what it made and used; None if it has no such run.
+def received(info: RunInfo, question: Question) -> Received | None:
+    """Ask the server what it has of a run; None if it has no such run.
+
+    A client whose own process was killed while it sent the run is waited for first.
 
     Raises:
-        BackendUnavailableError: no login, no answer, or an answer that says no.
+        BackendUnavailableError: no login, no answer, or an answer that says no; or that client goes on.
     """
     check_login()
     wait_for_orphan(info.id)
-    try:
-        api = wandb.Api(timeout=API_SECONDS)
-        run = _find(info, api)
+    with asking():
+        run = ask_about(_RUN, info)
         if run is None:
             return None
-        collections = Collections(api, run.entity)
-        return replace(
-            _received(run),
-            missing_artifacts=missing_artifacts(collections, made, run.project),
-            missing_uses=missing_uses(collections, run, used),
+        entity = entity_of(info)
+        config = _parsed(run["config"])
+        hidden = _hidden(config)
+        collections = Collections(api(), entity)
+        place = f"{entity}/{info.project}/{info.id}"
+        return Received(
+            state=_STATES.get(run["state"], "running"),
+            is_ours=_is_marked(hidden, info),
+            line_count=run["historyLineCount"] or 0,
+            last_step=_last_step(run),
+            console_lines=run["logLineCount"] or 0,
+            system_rows=run["eventsLineCount"] or 0,
+            url=_url(entity, info),
+            config={key: _value(entry) for key, entry in config.items() if key != "_wandb"},
+            summary=_parsed(run["summaryMetrics"]),
+            missing_artifacts=missing_artifacts(collections, question.made, info.project),
+            missing_uses=missing_uses(collections, api().run(place), question.used) if question.used else (),
+            missing_files=_missing_files(info, question.files),
         )
-    except Exception as error:  # some of the client's errors are of no class of its own
-        msg = f"cannot ask {api_url()}: {str(error).strip() or type(error).__name__}"
-        raise BackendUnavailableError(msg) from error
-    finally:
-        end_client_in_time()
+
+
+def received_rows(info: RunInfo) -> Iterator[ReceivedRow]:
+    """Yield all rows that the server has of a run, in the order of its steps, which are not a late row's own.
+
+    Raises:
+        BackendUnavailableError: no answer, one that says no, or fewer rows than the server counts.
+    """
+    with asking():
+        run = ask_about(_RUN, info)
+    if run is None:
+        return
+    charts = charts_by_table(_hidden(_parsed(run["config"])).get("visualize", {}))
+    count = 0
+    for row in _rows(info, _last_step(run)):
+        count += 1
+        true_step = row.get(TRUE_STEP)
+        values = {k: v for k, v in row.items() if v is not None and k not in _NOT_LOGGED}
+        values |= {charts[key]: values[key] for key in values.keys() & charts.keys()}
+        yield ReceivedRow(int(row.get("_step", 0) if true_step is None else true_step), values)
+    if count < (run["historyLineCount"] or 0):
+        msg = f"the server counts {run['historyLineCount']} rows and shows {count}; push again later"
+        raise BackendUnavailableError(msg)
+
+
+def hidden_config(info: RunInfo) -> dict[str, Any]:
+    """Return what the server has in a run's config that W&B's pages do not show."""
+    run = ask_about(_RUN, info)
+    return {} if run is None else _hidden(_parsed(run["config"]))
+
+
+def file_names(info: RunInfo) -> Iterator[str]:
+    """Yield the names of the files that the server has of a run."""
+    cursor: str | None = None
+    while True:
+        run = ask_about(_FILES, info, fileCursor=cursor, fileLimit=_FILES_IN_PAGE)
+        if run is None:
+            return
+        yield from _whole_files(run)
+        if not run["files"]["pageInfo"]["hasNextPage"]:
+            return
+        cursor = run["files"]["pageInfo"]["endCursor"]
 
 
 def shows_end(info: RunInfo, seconds: float) -> bool:
@@ -70,50 +163,74 @@ def shows_end(info: RunInfo, seconds: float) -> bool:
     """
     deadline, pause = monotonic() + seconds, 0.1
     try:
-        run = _find(info, wandb.Api(timeout=max(1, round(seconds))))
-        while run is not None and run.state == "running" and monotonic() + pause < deadline:
-            sleep(pause)
-            pause *= 2
-            run.load(force=True)
-    except wandb.Error:
+        with asking():
+            while True:
+                run = ask_about(_STATE, info)
+                if run is None or run["state"] != "running" or monotonic() + pause > deadline:
+                    return run is not None and run["state"] != "running"
+                sleep(pause)
+                pause *= 2
+    except BackendUnavailableError:
         return False
-    return run is not None and run.state != "running"
 
 
-def _find(info: RunInfo, api: Any) -> Any:
-    entity = info.entity or api.default_entity
-    try:
-        return api.run(f"{entity}/{info.project}/{info.id}")
-    except (CommError, ValueError) as error:
-        if "could not find" in str(error).lower():
-            return None
-        raise
+def _rows(info: RunInfo, last: int) -> Iterator[dict[str, Any]]:
+    """Yield rows in pages: a page is a range of steps, the wider the sparser these are."""
+    start, width = 0, _PAGE_ROWS
+    while start <= last:
+        with asking():
+            run = ask_about(_ROWS, info, minStep=start, maxStep=start + width, pageSize=_PAGE_ROWS)
+        lines: list[str] = [] if run is None else run["history"]
+        if len(lines) >= _PAGE_ROWS and width > _PAGE_ROWS:  # there may be more than it showed
+            width = max(_PAGE_ROWS, width // 64)
+            continue
+        yield from sorted(map(json.loads, lines), key=lambda row: row.get("_step", 0))
+        start += width
+        if len(lines) < _PAGE_ROWS // 8:
+            width *= 8
 
 
-def _received(run: Any) -> Received:
-    """Return what the server has of a run, but for artifacts."""
-    keys: dict[int, frozenset[str]] = {}
-    interned: dict[frozenset[str], frozenset[str]] = {}
-    last, count = -1, 0
-    charts = charts_by_table(run.rawconfig.get("_wandb", {}).get("visualize", {}))
-    # the client asks for ranges of steps, full or empty: wide ones for high steps
-    width = max(_PAGE_STEPS, run.lastHistoryStep // _MAX_PAGES + 1)
-    rows: Iterable[dict[str, Any]] = run.scan_history(page_size=width, use_cache=False)
-    for row in rows:
-        count += 1
-        last = max(last, int(row["_step"]))
-        true_step = row.get(TRUE_STEP)
-        step = int(row["_step"] if true_step is None else true_step)
-        present = frozenset(k for k, v in row.items() if v is not None and k not in _OURS)
-        present |= {charts[key] for key in present & charts.keys()} | keys.get(step, frozenset())
-        keys[step] = interned.setdefault(present, present)
-    return Received(
-        state=_STATES.get(run.state, "running"),
-        last_step=last,
-        line_count=count,
-        keys=keys,
-        missing_artifacts=(),
-        url=run.url,
-        config=run.config,
-        summary=run.summary_metrics,
-    )
+def _missing_files(info: RunInfo, names: Sequence[str]) -> tuple[str, ...]:
+    there: set[str] = set()
+    for start in range(0, len(names), _FILES_AT_ONCE):
+        some = list(names[start : start + _FILES_AT_ONCE])
+        run = ask_about(_FILES, info, fileNames=some, fileLimit=len(some))
+        there.update(_whole_files(run) if run else ())
+    return tuple(name for name in names if name not in there)
+
+
+def _whole_files(run: Mapping[str, Any]) -> Iterator[str]:
+    """Yield the names of files, but for those that are empty: such were announced and never came."""
+    for edge in run["files"]["edges"]:
+        name, size = edge["node"]["name"], int(edge["node"]["sizeBytes"] or 0)
+        if size or _NOTHING in name:
+            yield name
+
+
+def _parsed(text: str | None) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads(text or "{}")
+    return found
+
+
+def _value(entry: Any) -> Any:
+    """Return a config entry's value, beside which W&B may keep a description."""
+    return entry.get("value") if isinstance(entry, dict) else entry  # pyright: ignore[reportUnknownVariableType, reportUnknownMemberType]
+
+
+def _hidden(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what the config holds that W&B's pages do not show."""
+    return _value(config.get("_wandb", {})) or {}
+
+
+def _is_marked(hidden: Mapping[str, Any], info: RunInfo) -> bool:
+    mark: Mapping[str, Any] = hidden.get(MARK) or {}
+    return abs(float(mark.get("created_at", "-inf")) - info.created_at) < _SAME_MOMENT
+
+
+def _last_step(run: Mapping[str, Any]) -> int:
+    keys: Mapping[str, Any] = run["historyKeys"] or {}
+    return int(keys.get("lastStep", -1))
+
+
+def _url(entity: str, info: RunInfo) -> str:
+    return "/".join([app_url(), *(quote(part, safe="") for part in (entity, info.project, "runs", info.id))])

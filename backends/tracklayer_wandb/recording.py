@@ -26,11 +26,11 @@ from tracklayer.errors import (
 )
 from tracklayer.media.base import Media
 from tracklayer.protocol import MetricRule, Resume, RunInfo, Status
+from tracklayer.settings import NO_CODE
 from tracklayer.summaries import MetricSummaries
 from tracklayer.values import Histogram, Text, Value
 from tracklayer_wandb.artifacts import ArtifactSender
 from tracklayer_wandb.client import (
-    bounded_retries,
     end_client_in_time,
     forget_failed_start,
     kill_client,
@@ -38,14 +38,19 @@ from tracklayer_wandb.client import (
 )
 from tracklayer_wandb.login import quiet_client
 from tracklayer_wandb.media import log_media
-from tracklayer_wandb.reading_back import TRUE_STEP, shows_end
+from tracklayer_wandb.reading_back import MARK, TRUE_STEP, shows_end
 
 if TYPE_CHECKING:
+    from tracklayer.alerts.alert import Alert
     from tracklayer.artifacts.records import LoggedArtifact
     from tracklayer.settings import Settings
 
 _INIT_SECONDS: Final = 6.0  # with the client's import and start, `init` is done in less than 9
 _BEFORE_INIT: Final = 3.0  # seconds that these take at most, of those that a start may take
+_META: Final = frozenset({"arguments", "devices", "host", "jobs", "program", "user"})
+"""Parts of the environment that the client records together or not at all."""
+_MIN_INTERVAL: Final = 0.1  # seconds; the client takes no less
+_MAX_TITLE: Final = 63  # characters of an alert's, as the client documents it
 _MAX_LATE_ROWS: Final = 100_000  # what more there is, a push sends
 _MAX_LATE_BYTES: Final = 256_000_000  # of media, likewise
 
@@ -62,18 +67,8 @@ def open_run(info: RunInfo, resume: Resume | None, settings: Settings) -> WandbR
         "init_timeout": max(_INIT_SECONDS, settings.start_timeout - _BEFORE_INIT),
         "finish_timeout": max(0.1, settings.finish_timeout - _confirm_seconds(settings)),
         "finish_timeout_raises": True,
+        **_left_out(settings),
     }
-    if settings.replaying:  # what the client would find out here is not the run's
-        options |= {
-            "console": "off",
-            "disable_code": True,
-            "disable_git": True,
-            "x_disable_meta": True,
-            "x_disable_stats": True,
-            "x_save_requirements": False,
-            "x_update_finish_state": info.state != "running",
-            **bounded_retries(),
-        }
     quiet_client()
     try:
         run = wandb.init(
@@ -86,6 +81,7 @@ def open_run(info: RunInfo, resume: Resume | None, settings: Settings) -> WandbR
             tags=list(info.tags),
             notes=info.notes,
             dir=str(settings.dir),
+            config={"_wandb": {MARK: {"created_at": info.created_at}}},  # hidden
             resume=resume or "never",
             mode="online",
             reinit="create_new",
@@ -112,8 +108,7 @@ class WandbRun:
     def __init__(self, run: Any, info: RunInfo, settings: Settings) -> None:
         self.info = info
         self._run = run
-        self._replaying = settings.replaying
-        self._artifacts = ArtifactSender(run, replaying=settings.replaying)
+        self._artifacts = ArtifactSender(run)
         self._confirm_seconds = _confirm_seconds(settings)
         self._first_step: int = run.starting_step
         self._step = self._first_step - 1  # the highest that the server has or is sent
@@ -137,7 +132,7 @@ class WandbRun:
             self._latest.update((key, (step, value)) for key, value in sent.items())
             if refused:
                 raise UnsupportedValueError(_first_of(refused))
-        elif step < self._first_step and not self._replaying:
+        elif step < self._first_step:
             # of a step that an earlier segment may have sent: W&B keeps the first value, and a
             # push, which asks the server, sends what is really missing
             return
@@ -198,6 +193,12 @@ class WandbRun:
                 summary=",".join(rule.summary) or None,
             )
 
+    def alert(self, alert: Alert) -> None:
+        """Have W&B tell it to whom it may concern."""
+        wait = max(alert.wait_duration, 0.001)  # the client takes 0 for its default
+        with lost_when_client_dies():
+            self._run.alert(alert.title[:_MAX_TITLE], alert.text, str(alert.level), wait)
+
     def log_artifact(self, artifact: LoggedArtifact) -> None:
         """Log an artifact with its aliases; see `ArtifactSender.log`."""
         with lost_when_client_dies():
@@ -227,8 +228,8 @@ class WandbRun:
         except TimeoutError as error:
             msg = "its server did not confirm the whole run in time"
             raise BackendLostError(msg) from error
-        # the client does not say that an upload failed for good; a push asks by itself, and closer
-        if not self._replaying and not shows_end(self.info, self._confirm_seconds):
+        # the client does not say that an upload failed for good
+        if not shows_end(self.info, self._confirm_seconds):
             msg = "its server does not show that the run ended"
             raise BackendLostError(msg)
 
@@ -261,6 +262,26 @@ class WandbRun:
             self._run.summary.update(overwritten)
         if refused:  # not raised: the end of the run would be tried again
             reporting.warn(f"wandb refused a call: {_first_of(refused)}")
+
+
+def _left_out(settings: Settings) -> dict[str, Any]:
+    """Return the client's settings by which it leaves out what is not to be recorded."""
+    omit = settings.omit
+    off = {
+        "x_disable_stats": not settings.system_interval,
+        "x_disable_meta": bool(omit & _META),
+        "disable_git": "git" in omit,
+        "disable_code": bool(omit & NO_CODE),
+    }
+    options: dict[str, Any] = {name: True for name, is_off in off.items() if is_off}
+    options |= {name: "" for name in ("host", "program") if name in omit}
+    if "packages" in omit:
+        options["x_save_requirements"] = False
+    if settings.console == "off":
+        options["console"] = "off"
+    if settings.system_interval:
+        options["x_stats_sampling_interval"] = max(_MIN_INTERVAL, settings.system_interval)
+    return options
 
 
 def _confirm_seconds(settings: Settings) -> float:

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import itertools
 import json
 import math
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
@@ -48,8 +46,6 @@ def viewer(_: Variables) -> Json:
 def run_node(run: ServedRun) -> Json:
     """Return a run, without its rows."""
     telemetry: dict[str, Json] = run.raw_config.get("_wandb", {}).get("value", {})
-    counts = Counter(itertools.chain.from_iterable(run.history))
-    keys = {key: {"typeCounts": [{"type": "number", "count": n}]} for key, n in counts.items()}
     lines: dict[str, Sequence[Json]] = {
         "history": run.history,
         "events": run.events,
@@ -88,10 +84,14 @@ def run_node(run: ServedRun) -> Json:
         "summaryMetrics": json.dumps(run.summary),
         "systemMetrics": json.dumps(run.events[-1] if run.events else {}),
         "historyKeys": {
-            "lastStep": max((row.get("_step", 0) for row in run.history), default=-1),
+            "lastStep": run.last_step,
             "sets": [],
-            "keys": keys,
-        },
+            "keys": {
+                key: {"typeCounts": [{"type": "number", "count": n}]} for key, n in run.key_counts.items()
+            },
+        }
+        if run.history
+        else None,
     }
 
 
@@ -163,7 +163,7 @@ def parquet_history(run: ServedRun, _: Variables) -> Json:
 
 def history_of_keys(run: ServedRun, v: Variables) -> Json:
     """Return the rows that have all keys asked for, with these alone; step bounds are inside."""
-    spec = json.loads(v["spec"])
+    spec = json.loads(v["spec"] if "spec" in v else v["specs"][0])
     first, last = spec.get("minStep", 0), spec.get("maxStep", math.inf)
     rows = [
         {key: row[key] for key in spec["keys"]}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -36,6 +37,8 @@ class Request:
     """The GraphQL operation's name; None for anything but `/graphql`."""
     body: Json
     """Parsed JSON; for an upload the bytes themselves; None when empty."""
+    size: int = 0
+    """Bytes of the body, as they came."""
 
     @property
     def variables(self) -> Variables:
@@ -67,9 +70,13 @@ class Failure:
     drop: bool = False
     """Close the connection without an answer."""
     delay: float = 0.0
-    """Seconds to wait first."""
+    """Seconds that the request is on its way: it is carried out then, even if who sent it is gone."""
     carried_out: bool = False
     """Do what was asked all the same: only the answer is lost, so a naive client sends twice."""
+    answer_delay: float = 0.0
+    """Seconds that the answer is on its way, after what was asked was done."""
+    cut: bool = False
+    """Close the connection in the middle of the answer."""
 
 
 FailRule: TypeAlias = Callable[[Request], Failure | None]
@@ -132,11 +139,17 @@ class ServedRun:
     """In line order.  A line that was never sent shows as an empty row."""
     history_ranges: list[tuple[int, int]] = field(default_factory=list[tuple[int, int]])
     """The (offset, count) of each upload of history lines that was carried out."""
+    last_step: int = -1
+    """The highest of the history."""
+    key_counts: Counter[str] = field(default_factory=Counter[str])
+    """How often each key came; lines that came again count again."""
     events: list[Row] = field(default_factory=list[Row])
     """System metrics, in line order."""
     console: list[str] = field(default_factory=list[str])
     summary: dict[str, Json] = field(default_factory=dict[str, Json])
     files: dict[str, bytes] = field(default_factory=dict[str, bytes])
+    announced: set[str] = field(default_factory=set[str])
+    """Files for whose upload an address was asked: until they come, they are listed, with nothing in them."""
     artifacts: list[ServedArtifact] = field(default_factory=list[ServedArtifact])
     """What the run logged, once committed."""
     state: str = "running"

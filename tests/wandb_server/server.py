@@ -7,6 +7,7 @@ import socket
 import threading
 import time
 import traceback
+from dataclasses import replace
 from typing import TYPE_CHECKING, Final, final
 
 from wandb_server.records import (
@@ -31,6 +32,20 @@ class WandbServer:
 
     Leaving the context raises when the server itself went wrong: its defect must not pass for a
     client's behaviour.
+
+    What can go wrong, at a test's wish:
+
+    - `server.fail = rule`: the rule is given each request, and returns its `Failure` or None.
+      `Failure(503)`, `Failure(429, retry_after=2)`, `Failure(429)`: refused.
+      `Failure(drop=True)`: lost on its way.
+      `Failure(drop=True, carried_out=True)`: done, and the answer lost.
+      `Failure(cut=True)`: done, and the answer cut in its middle.
+      `Failure(delay=3)`: late on its way, and done then.  `Failure(answer_delay=3)`: done, and answered late.
+    - `server.body_limit = n`: a POST with a longer body is refused with 413, as by a proxy.
+    - `stop()` and `start()`: the server is away, with all connections cut, and comes back as it was.  What
+      was on its way when it went is lost; each request is carried out as a whole or not at all.
+
+    Its methods may be called from any thread.
     """
 
     def __init__(self) -> None:
@@ -45,6 +60,8 @@ class WandbServer:
         self.url: Final = f"http://127.0.0.1:{self.port}"
         self.fail: FailRule | None = None
         """Asked about each request, one at a time; its `Failure` happens instead of the answer."""
+        self.body_limit: int | None = None
+        """Bytes of a POST's body, compressed or not, above which it is refused with 413."""
         self.store: Final = Store(self.url)
         self._lock = threading.RLock()
         self._requests: list[Request] = []
@@ -135,6 +152,8 @@ class WandbServer:
             self._requests.append(request)
             failure = (self.fail and self.fail(request)) or Failure()
         time.sleep(failure.delay)
+        if self.body_limit is not None and request.method == "POST" and request.size > self.body_limit:
+            return _error(413, "request entity too large")
         proper = failure.status is None and not failure.drop
         answer = None
         with self._lock:
@@ -142,9 +161,12 @@ class WandbServer:
                 return None
             if proper or failure.carried_out:
                 answer = self._carry_out(request) if authorized else _error(401, "user is not logged in")
-        if failure.status is None or failure.drop:
-            return None if failure.drop else answer
-        return _error(failure.status, failure.message, failure.retry_after)
+        time.sleep(failure.answer_delay)
+        if failure.drop or self._listener is not listener:
+            return None
+        if failure.status is not None:
+            answer = _error(failure.status, failure.message, failure.retry_after)
+        return replace(answer, cut=failure.cut) if answer else None
 
     def _carry_out(self, request: Request) -> Answer:
         try:

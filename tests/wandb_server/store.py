@@ -55,6 +55,7 @@ class Store:
             "RunParquetHistory": self._about_run(answers.parquet_history),
             "HistoryPage": self._about_run(answers.history_page),
             "SampledHistoryPage": self._about_run(answers.history_of_keys),
+            "RunSampledHistory": self._about_run(answers.history_of_keys),
             "RunOutputArtifacts": self._about_run(lambda run, v: answers.artifact_page(run.artifacts, v)),
             "RunInputArtifacts": self._about_run(
                 lambda run, v: answers.artifact_page(self.artifacts.inputs_of(run), v)
@@ -77,6 +78,10 @@ class Store:
         del self.runs[run.key]
         self._deleted.add(run.key)
 
+    def forgive(self) -> None:
+        """Give out the ids of deleted runs again, which W&B never does."""
+        self._deleted.clear()
+
     def receive_stream(self, path: str, body: dict[str, Json]) -> Json:
         """Take in one `file_stream` request: lines at offsets, the summary, and the end."""
         entity, project, run_id = (unquote(part) for part in path.split("/")[2:5])
@@ -91,7 +96,11 @@ class Store:
                 run.summary = json.loads(lines[-1])
             elif name == "wandb-history.jsonl":
                 run.history_ranges.append((offset, len(lines)))
-                _place(run.history, offset, map(json.loads, lines), blank={})
+                rows = [json.loads(line) for line in lines]
+                _place(run.history, offset, rows, blank={})
+                for row in rows:
+                    run.last_step = max(run.last_step, row.get("_step", 0))
+                    run.key_counts.update(row.keys())
             elif name == "wandb-events.jsonl":
                 _place(run.events, offset, map(json.loads, lines), blank={})
             elif name == "output.log":
@@ -177,6 +186,7 @@ class Store:
         run = self._run(v)
         if run is None:
             raise RefusedError(404, f"run {v['run']} not found")
+        run.announced.update(v["files"])
         made = {
             "runID": run.storage_id,
             "uploadHeaders": list[str](),
@@ -188,13 +198,14 @@ class Store:
 
     def _run_files(self, run: ServedRun, v: Variables) -> Json:
         pattern = (v.get("pattern") or "%").replace("%", "*")
+        known = dict.fromkeys([*run.files, *sorted(run.announced)])
         nodes = [
-            file_node(name, run.files[name], self._file_url("run", *run.key, name))
-            for name in v.get("fileNames") or run.files
-            if name in run.files and fnmatch.fnmatchcase(name, pattern)
+            file_node(name, run.files.get(name, b""), self._file_url("run", *run.key, name))
+            for name in v.get("fileNames") or known
+            if name in known and fnmatch.fnmatchcase(name, pattern)
         ]
         shown = answers.page(nodes, v.get("fileCursor"), v.get("fileLimit"))
-        return {"fileCount": len(run.files), "files": shown}
+        return {"fileCount": len(known), "files": shown}
 
     def _list_runs(self, v: Variables) -> Json:
         place = (v["entity"], v["project"])

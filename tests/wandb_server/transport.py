@@ -25,6 +25,8 @@ class Answer:
     status: int
     body: bytes
     retry_after: float | None = None
+    cut: bool = False
+    """Whether half of the body is all that comes."""
 
 
 Decide: TypeAlias = Callable[["Listener", Request, bool], Answer | None]
@@ -72,6 +74,7 @@ class _Handler(BaseHTTPRequestHandler):
 
     def do_POST(self) -> None:
         body: Json = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+        size = len(body)
         if self.headers.get("Content-Encoding") == "gzip":
             body = gzip.decompress(body)
         if body and self.command == "POST":
@@ -80,7 +83,7 @@ class _Handler(BaseHTTPRequestHandler):
         if self.path == "/graphql":  # the Python side of the client names it in the query alone
             named = re.findall(r"(?:query|mutation)\s+(\w+)", body["query"])
             operation = body.get("operationName") or named[0]
-        request = Request(time.time(), self.command, self.path, operation, body or None)
+        request = Request(time.time(), self.command, self.path, operation, body or None, size)
         # a storage URL is a signed one on W&B: it is its own permission
         authorized = "Authorization" in self.headers or self.path.startswith("/storage/")
         answer = self.server.decide(self.server, request, authorized)
@@ -93,6 +96,10 @@ class _Handler(BaseHTTPRequestHandler):
         if answer.retry_after is not None:
             self.send_header("Retry-After", f"{answer.retry_after:g}")
         self.end_headers()
+        if answer.cut:
+            self.wfile.write(answer.body[: len(answer.body) // 2])
+            self.close_connection = True
+            return
         self.wfile.write(answer.body)
 
     do_PUT = do_GET = do_POST  # noqa: N815 - the base class's names

@@ -16,14 +16,18 @@ from tracklayer.cli import (
     artifact,
     artifacts,
     backends,
+    diff,
     export,
     failures,
     garbage,
+    logs,
     media,
     push,
     recover,
+    reproduce,
     runs,
     show,
+    wait,
 )
 from tracklayer.errors import TracklayerError
 
@@ -47,7 +51,8 @@ class _Group(click.Group):
     cls=_Group,
     context_settings={"help_option_names": ["-h", "--help"]},
     epilog="Exit codes: 0 done; 1 failed; 2 the command was not understood; 3 no such run or "
-    "artifact, or several match; 4 the store, a run's file or an artifact cannot be read.",
+    "artifact, or several match; 4 the store, a run's file or an artifact cannot be read; 124 `wait` "
+    "took too long.",
 )
 @click.version_option(__version__, prog_name="tracklayer", help="Show the version and exit.")
 def main() -> None:
@@ -58,5 +63,20 @@ def main() -> None:
     """
 
 
-for _module in (runs, show, media, artifacts, artifact, push, export, garbage, recover, backends):
+for _module in (
+    runs,
+    show,
+    logs,
+    media,
+    diff,
+    reproduce,
+    wait,
+    artifacts,
+    artifact,
+    push,
+    export,
+    garbage,
+    recover,
+    backends,
+):
     main.add_command(_module.command)

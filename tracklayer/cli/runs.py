@@ -70,27 +70,45 @@ def run_seconds(reader: RunReader, info: RunInfo) -> float:
 
 
 def pushes(reader: RunReader, store: Store) -> list[dict[str, Any]]:
-    """Return what each target of a push has confirmed, and whether that is all there is by now."""
+    """Return what each target of a push has confirmed, and whether that is all there is by now.
+
+    The state is `"pushed"`; `"partly"`, up to the step `through` of those up to `last_step`; or `"changed"`
+    since all of it was pushed.
+    """
     from tracklayer.ledger import Ledger
 
     entries = Ledger(store.path, reader.id).targets()
-    revision = reader.revision if entries else None
-    return [
-        {
-            "target": target,
-            "up_to_date": entry.get("revision") == revision,
-            "confirmed_at": entry.get("confirmed_at"),
-            "url": entry.get("url"),
-        }
-        for target, entry in entries.items()
-    ]
+    revision, last_step = (reader.revision, reader.last_step) if entries else ("", -1)
+    found: list[dict[str, Any]] = []
+    for target, entry in entries.items():
+        is_current = entry.revision == revision and entry.sending is None
+        is_partial = entry.through < last_step or not entry.confirmed_at
+        found.append(
+            {
+                "target": target,
+                "state": "partly" if is_partial else "pushed" if is_current else "changed",
+                "up_to_date": is_current and not is_partial,
+                "through": entry.through,
+                "last_step": last_step,
+                "rows": entry.rows,
+                "late": entry.late,
+                "repeated": entry.repeated,
+                "waiting": entry.waiting,
+                "confirmed_at": entry.confirmed_at or None,
+                "url": entry.url or None,
+            }
+        )
+    return found
 
 
 def pushed(confirmed: Sequence[dict[str, Any]]) -> str:
-    """Return whether a run was pushed, in a word or two."""
+    """Return whether a run was pushed, or how far, in a word or two; of several targets, to the best."""
     if not confirmed:
         return "no"
-    return "yes" if any(push["up_to_date"] for push in confirmed) else "in part"
+    best = max(confirmed, key=lambda push: (push["up_to_date"], push["through"]))
+    if best["state"] == "partly":
+        return f"{100 * (best['through'] + 1) // max(1, best['last_step'] + 1)} %"
+    return "yes" if best["state"] == "pushed" else "changed since"
 
 
 def _entry(reader: RunReader, store: Store) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, Final
 
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from tracklayer.reading import RunReader
 
 _CURVES: Final = 6
+_JAX_PACKAGES: Final = ("jax", "jaxlib", "flax", "optax")
 
 
 @click.command("show")
@@ -38,7 +40,8 @@ _CURVES: Final = 6
 def command(*, ref: str, wanted: tuple[str, ...], folder: Path | None, as_json: bool) -> None:
     """Show a run.
 
-    What it is, its config, summary, segments, metrics, media and artifacts; all but its rows.
+    What it is and ran on, its config, summary, segments, metrics, media and artifacts; all but its
+    rows.
 
     On a terminal, six metrics are drawn: those that define_metric has a summary or a goal for, and
     then the first that were logged.  With --metric, those that it names are drawn, wherever the
@@ -67,7 +70,9 @@ def command(*, ref: str, wanted: tuple[str, ...], folder: Path | None, as_json: 
         "config": reader.config,
         "summary": reader.summary,
         "metric_rules": [asdict(rule) for rule in reader.rules.values()],
-        "segments": [asdict(segment) for segment in reader.segments],
+        "segments": _segments(reader),
+        "console_lines": sum(1 for _ in reader.console()),
+        "system_rows": sum(1 for _ in reader.system_metrics()),
         "metrics": metrics,
         "seed_metrics": _seed_metrics(reader, metrics),
         "media": media.listing(reader),
@@ -80,6 +85,13 @@ def command(*, ref: str, wanted: tuple[str, ...], folder: Path | None, as_json: 
     else:
         curves = _to_draw(reader, described, wanted) if wanted or output.is_terminal() else []
         _print(described, reader, curves)
+
+
+def _segments(reader: RunReader) -> list[dict[str, Any]]:
+    environments = reader.environments()
+    return [
+        {**asdict(segment), "environment": environments.get(segment.number)} for segment in reader.segments
+    ]
 
 
 def _artifact(artifact: LoggedArtifact) -> dict[str, Any]:
@@ -150,9 +162,13 @@ def _print(run: dict[str, Any], reader: RunReader, curves: list[str]) -> None:
         if run[name]:
             output.heading(name)
             output.nested(run[name])
+    environment = run["segments"][-1]["environment"]
+    if environment:
+        output.heading("environment")
+        output.fields(_environment(environment))
     output.heading("segments")
     output.table(
-        ("number", "state", "host", "pid", "started", "ended"),
+        ("number", "state", "host", "pid", "started", "ended", "commit"),
         [
             (
                 str(segment["number"]),
@@ -161,6 +177,7 @@ def _print(run: dict[str, Any], reader: RunReader, curves: list[str]) -> None:
                 str(segment["pid"]),
                 output.moment(segment["started_at"]),
                 output.moment(segment["ended_at"]),
+                _commit(segment["environment"] or {}),
             )
             for segment in run["segments"]
         ],
@@ -176,6 +193,34 @@ def _print(run: dict[str, Any], reader: RunReader, curves: list[str]) -> None:
     for title, artifacts in (("artifacts made", run["artifacts"]), ("artifacts used", run["used_artifacts"])):
         if artifacts:
             _print_artifacts(title, artifacts)
+
+
+def _environment(environment: dict[str, Any]) -> list[tuple[str, str]]:
+    """Return what tells most of the last segment's process, as far as it is known."""
+    git: dict[str, Any] = environment.get("git", {})
+    jax: dict[str, Any] = environment.get("jax", {})
+    versions = [f"{name} {jax[name]}" for name in _JAX_PACKAGES if name in jax]
+    devices = [f"{device['count']} x {device['kind']}" for device in jax.get("devices", ())]
+    call = [environment["program"], *environment.get("args", ())] if "program" in environment else []
+    pairs = [
+        ("commit", " ".join(part for part in (_commit(environment), git.get("branch")) if part)),
+        ("program", shlex.join(call)),
+        ("folder", environment.get("cwd", "")),
+        ("host", environment.get("host", "")),
+        ("python", environment.get("python", "")),
+        ("jax", ", ".join(versions)),
+        ("devices", ", ".join(devices or environment.get("gpus", ()))),
+        ("processes", str(jax.get("process_count", ""))),
+        ("ended by", environment.get("preempted_by", "")),
+    ]
+    return [(name, value) for name, value in pairs if value]
+
+
+def _commit(environment: dict[str, Any]) -> str:
+    """Return the commit in short, with a sign if files differed from it."""
+    git: dict[str, Any] = environment.get("git", {})
+    commit: str = git.get("commit", "")
+    return commit[:10] + (" (dirty)" if git.get("dirty") else "")
 
 
 def _metric_rows(run: dict[str, Any]) -> list[tuple[str, ...]]:

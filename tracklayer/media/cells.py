@@ -179,8 +179,9 @@ def _taken_date(cell: date) -> Any:
 
 
 def _taken_from_numpy(cell: Any) -> Any:
-    numpy, pandas = sys.modules.get("numpy"), sys.modules.get("pandas")
-    if pandas is not None and cell is pandas.NA:
+    numpy = sys.modules.get("numpy")
+    missing = getattr(sys.modules.get("pandas"), "NA", None)  # absent while another thread imports it
+    if missing is not None and cell is missing:
         return None
     if numpy is None or not isinstance(cell, (numpy.generic, numpy.ndarray)):
         msg = (

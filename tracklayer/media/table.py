@@ -253,8 +253,9 @@ class Table(Media):
 
 
 def _is_frame(content: Any) -> bool:
-    pandas = sys.modules.get("pandas")
-    return pandas is not None and isinstance(content, pandas.DataFrame)
+    # absent while another thread imports the package, as wandb's client does
+    frame = getattr(sys.modules.get("pandas"), "DataFrame", None)
+    return frame is not None and isinstance(content, frame)
 
 
 def _names(columns: Any) -> list[str | int]:

@@ -12,8 +12,19 @@ import pytest
 from tracklayer import registry
 from tracklayer.artifacts.records import ArtifactFile, LoggedArtifact
 from tracklayer.errors import RunExistsError, RunNotFoundError
-from tracklayer.protocol import Backend, Run, RunInfo, State, Status, TakesUses
+from tracklayer.protocol import (
+    Backend,
+    Run,
+    RunInfo,
+    State,
+    Status,
+    TakesConsole,
+    TakesEnvironment,
+    TakesSystemMetrics,
+    TakesUses,
+)
 from tracklayer.settings import Settings
+from tracklayer.surroundings import ConsoleLine, SystemRow
 from tracklayer.testing.examples import HISTOGRAMS, KEYS, SCALARS, TEXTS
 from tracklayer.testing.recorded import Point, Recorded
 from tracklayer.values import Histogram, Scalar, Text
@@ -261,6 +272,53 @@ class BackendConformance:
     def test_an_empty_run_can_be_finished(self, backend: Backend, folder: Path) -> None:
         recorded = self.finished(self.open_run(backend, folder), folder)
         assert recorded.scalars == {}
+
+    # -- what the process is, prints and measures --------------------------------------------------
+
+    def test_the_environment_comes_back_with_later_entries(self, backend: Backend, folder: Path) -> None:
+        run = self.open_run(backend, folder)
+        if not isinstance(run, TakesEnvironment):
+            run.finish(Status())
+            pytest.skip("takes no environment")
+        run.record_environment(
+            {"host": "здесь", "git": {"commit": "abc", "dirty": True}, "jax": {"jax": "1"}}
+        )
+        run.commit()
+        run.record_environment({"jax": {"jax": "1", "devices": [{"kind": "cpu", "count": 8}]}})
+        assert self.finished(run, folder).environment == {
+            "host": "здесь",
+            "git": {"commit": "abc", "dirty": True},
+            "jax": {"jax": "1", "devices": [{"kind": "cpu", "count": 8}]},
+        }
+
+    def test_lines_of_the_console_come_back_in_order(self, backend: Backend, folder: Path) -> None:
+        run = self.open_run(backend, folder)
+        if not isinstance(run, TakesConsole):
+            run.finish(Status())
+            pytest.skip("takes no console")
+        texts = ["first", "", "ünïcode ∂ 学习", "\ud800 is no text", "x" * 100_000, "first"]
+        lines = [ConsoleLine(_T0 + i, "stderr" if i == 2 else "stdout", t) for i, t in enumerate(texts)]
+        run.log_console(lines[:4])
+        run.commit()
+        run.log_console(lines[4:])
+        texts[3] = "\\ud800 is no text"
+        assert self.finished(run, folder).console == texts
+
+    def test_system_metrics_come_back_at_their_times(self, backend: Backend, folder: Path) -> None:
+        run = self.open_run(backend, folder)
+        if not isinstance(run, TakesSystemMetrics):
+            run.finish(Status())
+            pytest.skip("takes no system metrics")
+        run.log({"cpu": 1.0}, step=1000, time=_T0)
+        for second in range(3):
+            run.log_system(SystemRow(_T0 + 10 * second, {"cpu": 12.5 * second, "proc.memory.rssMB": 1024.0}))
+            run.commit()
+        recorded = self.finished(run, folder)
+        assert recorded.system_metrics == {
+            "cpu": [(_T0, 0.0), (_T0 + 10, 12.5), (_T0 + 20, 25.0)],
+            "proc.memory.rssMB": [(_T0, 1024.0), (_T0 + 10, 1024.0), (_T0 + 20, 1024.0)],
+        }
+        assert recorded.scalars == {"cpu": [Point(1000, _T0, 1.0)]}
 
     # -- runs that are there already --------------------------------------------------------------
 

@@ -31,6 +31,9 @@ class Recorded:
         references: by name, the URI of each reference by its path.
         aliases: by name, those of the version; whether `latest` is among them makes no difference.
         uses: the artifacts that the run used, each as `name:v3`.
+        environment: what the last process of the run was.
+        console: the lines that it printed.
+        system_metrics: by key, the Unix seconds and the value of each measurement.
         relative_error: of floats; 0 where they come back exactly.
         largest_integer: up to which integers come back exactly.
         live: whether this was to be read before the run was finished.
@@ -46,6 +49,9 @@ class Recorded:
     references: dict[str, dict[str, str]] | None = None
     aliases: dict[str, set[str]] | None = None
     uses: list[str] | None = None
+    environment: dict[str, Any] | None = None
+    console: list[str] | None = None
+    system_metrics: dict[str, list[tuple[float, float]]] | None = None
     relative_error: float = 0.0
     largest_integer: int = 2**63 - 1
     live: bool = True

@@ -1,0 +1,1 @@
+"""Measuring the machine on which a run is made: see `tracklayer.system.sampling`."""
