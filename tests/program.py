@@ -8,12 +8,15 @@ import os
 import pty
 import subprocess
 import sys
+import termios
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 from click.testing import CliRunner, Result
 
+from machine import WAIT
 from tracklayer.cli import main
 
 
@@ -39,13 +42,24 @@ def on_a_terminal(*arguments: str, columns: int = 80, program: str | None = None
     Returns:
         What it wrote there.
     """
-    controller, terminal = pty.openpty()
     settings = {"COLUMNS": str(columns), "LINES": "40", "TERM": "xterm-256color", **environment}
-    command = [sys.executable, "-m", "tracklayer", *arguments]
+    command = ["-m", "tracklayer", *arguments]
     if program is not None:
-        command = [sys.executable, "-c", program, str(Path(__file__).parent)]
+        command = ["-c", program, str(Path(__file__).parent)]
+    return terminal_output(command, env={**os.environ, **settings}).decode()
+
+
+def terminal_output(command: Sequence[str], **where: Any) -> bytes:
+    """Run Python on a terminal of 100 columns, well; return what it wrote there.
+
+    Args:
+        command: Python's arguments.
+        where: `env` and `cwd`, as `subprocess` takes them.
+    """
+    controller, terminal = pty.openpty()
+    termios.tcsetwinsize(terminal, (40, 100))
     with subprocess.Popen(
-        command, stdin=terminal, stdout=terminal, stderr=terminal, env={**os.environ, **settings}
+        [sys.executable, *command], stdin=terminal, stdout=terminal, stderr=terminal, **where
     ) as process:
         os.close(terminal)
         written = b""
@@ -53,5 +67,5 @@ def on_a_terminal(*arguments: str, columns: int = 80, program: str | None = None
             while chunk := os.read(controller, 65536):
                 written += chunk
         os.close(controller)
-        assert process.wait() == 0, written
-    return written.decode()
+        assert process.wait(WAIT) == 0, written
+    return written

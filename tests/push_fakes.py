@@ -218,8 +218,6 @@ class MemoryDelivery:
         assert step > self.last_step or not self._is_in_order(step), "rows come ascending, then late ones"
         taken = {key: as_json(value) for key, value in values.items() if self.server.takes(value)}
         self.refused += [f"{key} at {step}" for key in values.keys() - taken.keys()]
-        if not taken:
-            return
         if self.server.lines_until_cut == 0:
             raise self.server.cut()
         self.is_late = self.is_late or step <= self.last_step

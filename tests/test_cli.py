@@ -348,6 +348,7 @@ def test_runs_says_what_was_pushed(store: Path) -> None:
     assert (pushes["half"][0]["through"], pushes["half"][0]["last_step"]) == (30, 49)
 
 
+@pytest.mark.slow
 def test_a_run_in_another_process_is_live_and_then_crashed(store: Path) -> None:
     with live_run(store, "watched") as process:
         [run] = read_json("runs", "--state", "running")["runs"]

@@ -8,7 +8,6 @@ import itertools
 import json
 import logging
 import os
-import pty
 import random
 import signal
 import subprocess
@@ -25,6 +24,7 @@ from typing import Any
 import psutil
 import pytest
 
+from program import terminal_output
 from tracklayer.console import capturing, relay
 from tracklayer.console.capturing import ConsoleCapture
 from tracklayer.console.lines import LINE_LIMIT, Screen
@@ -644,27 +644,6 @@ def test_whatever_ends_the_program_all_that_it_printed_comes_out(
         assert len(recorded(tmp_path)) == 100_000
 
 
-def terminal_output(folder: Path, script: str) -> bytes:
-    """Run a script on a terminal of 100 columns; return what came there."""
-    import fcntl
-    import struct
-    import termios
-
-    controller, terminal = pty.openpty()
-    fcntl.ioctl(terminal, termios.TIOCSWINSZ, struct.pack("HHHH", 30, 100, 0, 0))
-    with subprocess.Popen(
-        [sys.executable, "-c", script], cwd=folder, stdin=terminal, stdout=terminal, stderr=terminal
-    ) as process:
-        os.close(terminal)
-        written = b""
-        with contextlib.suppress(OSError):  # Linux: the terminal is closed
-            while chunk := os.read(controller, 65536):
-                written += chunk
-        os.close(controller)
-        assert process.wait(WAIT) == 0, written
-    return written
-
-
 @pytest.mark.slow
 def test_a_terminal_stays_one(tmp_path: Path) -> None:
     body = """
@@ -674,9 +653,9 @@ for number in range(1000):
 print("\\n\\x1b[31mred\\x1b[0m")
 stop()
 """
-    bare = terminal_output(tmp_path, "import os, sys\nstop = lambda: None\n" + body)
-    assert terminal_output(tmp_path, PROGRAM + body) == bare
-    size = "True True os.terminal_size(columns=100, lines=30)"
+    bare = terminal_output(["-c", "import os, sys\nstop = lambda: None\n" + body], cwd=tmp_path)
+    assert terminal_output(["-c", PROGRAM + body], cwd=tmp_path) == bare
+    size = "True True os.terminal_size(columns=100, lines=40)"
     assert texts(recorded(tmp_path)) == [size, "999", "red"]
 
 

@@ -19,6 +19,7 @@ from typing import IO, Any
 import pytest
 
 import tracklayer
+from machine import QUICK_RECORD
 from tracklayer.reading import RunReader
 
 WAIT = 60.0  # seconds that a busy machine may take for anything
@@ -46,7 +47,7 @@ class Training:
             for name, value in os.environ.items()
             if not name.startswith(("TRACKLAYER_", "WANDB_"))
         }
-        environment |= {"TRACKLAYER_DIR": str(store), "PYTHONWARNINGS": "error"}
+        environment |= {**QUICK_RECORD, "TRACKLAYER_DIR": str(store), "PYTHONWARNINGS": "error"}
         environment |= options.pop("env", {})
         self.process = subprocess.Popen(
             [sys.executable, "-c", script],

@@ -101,6 +101,40 @@ def test_a_dirty_repository_is_its_commit_and_a_diff_that_makes_the_same_files(
     assert there == {"train.py": "print(2)\n", "bärbel.py": "no end of line"}
 
 
+def test_code_that_git_does_not_know_is_there_as_a_diff_that_adds_it(
+    repository: Path, tmp_path: Path
+) -> None:
+    code = {
+        "new/__init__.py": "",
+        "new/größe of it.py": "-- a\r\n+++ b\n\n  no end of line",
+        "Dockerfile.gpu": "\n",
+        "new/deep/requirements.txt": "jax\n",
+    }
+    other = {
+        "new/data.csv": b"1\n",
+        "new/secrets.py": b"1\n",
+        ".dot/a.py": b"1\n",
+        "venv/site-packages/b.py": b"1\n",
+        'a "quote.py': b"1\n",
+        "latin.py": b"\xff\n",
+        "large.py": b"1" * 2_000_000,
+    }
+    for name, content in {**{name: text.encode() for name, text in code.items()}, **other}.items():
+        (repository / name).parent.mkdir(parents=True, exist_ok=True)
+        (repository / name).write_bytes(content)
+    (repository / "new/key.py").write_text('api_key = "hunter22hunter22"\n')
+    text = known()["untracked_code"]
+    clone = tmp_path / "clone"
+    run_git(tmp_path, "clone", "--quiet", str(repository), "clone")
+    before = {path for path in clone.rglob("*") if path.is_file()}
+    subprocess.run(["git", "apply", "--whitespace=nowarn"], cwd=clone, input=text.encode(), check=True)
+    added = {path for path in clone.rglob("*") if path.is_file()} - before
+    assert {path.relative_to(clone).as_posix(): path.read_bytes().decode() for path in added} == {
+        **code,
+        "new/key.py": 'api_key = "***"\n',
+    }
+
+
 def test_a_detached_head_has_no_branch(repository: Path) -> None:
     run_git(repository, "checkout", "--quiet", "--detach")
     assert known()["git"].keys() == {"commit", "root", "dirty"}
@@ -381,6 +415,7 @@ def test_each_part_can_be_left_out(repository: Path, monkeypatch: pytest.MonkeyP
     }
     assert known(PARTS).keys() == always
     assert known(PARTS - {"diff", "untracked"}).keys() == always
+    assert known(GIT_ALONE).keys() - always == {"git", "diff", "untracked", "untracked_code"}
 
 
 def test_packages_are_those_that_can_be_imported() -> None:
@@ -499,6 +534,16 @@ def test_the_code_below_a_folder_is_an_artifact(run: tracklayer.ActiveRun, repos
     assert run.log_code(name="code-of-it").version == "v0"
 
 
+def test_without_a_folder_it_is_the_program_with_its_local_imports(
+    run: tracklayer.ActiveRun, repository: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (repository / "only_here.py").write_text("x = 1\n")
+    monkeypatch.syspath_prepend(repository)
+    monkeypatch.setitem(sys.modules, "only_here", importlib.import_module("only_here"))
+    found = run.log_code(None, "code-of-it")
+    assert (found.name, [file.path for file in found.files()]) == ("code-of-it:v0", ["only_here.py"])
+
+
 def test_a_secret_in_code_is_stored_as_stars(
     run: tracklayer.ActiveRun, repository: Path, tmp_path: Path
 ) -> None:
@@ -548,16 +593,23 @@ def test_code_is_on_the_server_what_the_wandb_client_makes_of_it(tmp_path: Path)
             import tracklayer, wandb
             with tracklayer.init("p", id="ours", backend="wandb") as run:
                 assert run.log_code().version == "v0"
+            with tracklayer.init("p", id="pushed") as run:
+                run.log_code()
             with wandb.init(project="p", id="theirs", settings=wandb.Settings(silent=True)) as run:
                 run.log_code()
             """
         ).well()
+        assert [machine.push("pushed")["outcome"] for _ in range(2)] == ["sent", "unchanged"]
         codes = [artifact for artifact in server.artifacts if artifact.type == "code"]
+        runs = [server.runs[run_id] for run_id in ("ours", "pushed", "theirs")]
     assert [(code.name, code.version) for code in codes] == [("source-p-train.py", 0)]
+    hidden = [run.raw_config["_wandb"]["value"] for run in runs]
+    assert [entries["code_path"] for entries in hidden] == ["source-p-train.py"] * 3
+    assert ["tracklayer" in entries for entries in hidden] == [True, True, False]
 
 
 @pytest.mark.slow
-def test_no_planted_secret_is_stored(repository: Path, tmp_path: Path) -> None:
+def test_no_planted_secret_is_stored_or_pushed(repository: Path, tmp_path: Path) -> None:
     secrets = {
         "environment": "env-hunter-0001-value",
         "remote": "remote-hunter-0002-value",
@@ -567,19 +619,22 @@ def test_no_planted_secret_is_stored(repository: Path, tmp_path: Path) -> None:
         "code": "code-hunter-0006-value",
         "url": "url-hunter-0007-value",
         "form": "ghp_hunter0008hunter0008hunter0008hunt",
+        "untracked dotfile": "hidden-hunter-0009-value",
+        "untracked code": "untracked-hunter-0010-value",
     }
     commit(repository, **{".env": "A=1\n", "secrets.json": "{}\n"})
     run_git(repository, "remote", "add", "origin", f"https://me:{secrets['remote']}@example.com/a.git")
     (repository / ".env").write_text(f"A={secrets['dotfile']}\n")
+    (repository / ".env.local.py").write_text(f"A={secrets['untracked dotfile']}\n")
     (repository / "secrets.json").write_text(f'{{"a": "{secrets["tracked"]}"}}\n')
     (repository / "inner/model.py").write_text(f'password = "{secrets["code"]}"\n')
+    (repository / "new.py").write_text(f'secret_key = "{secrets["untracked code"]}"\n')
     script = """
         import tracklayer, inner.model
         with tracklayer.init("p", id="r", save_code=True) as run:
             run.log({"loss": 1.0})
         """
     (repository / "train.py").write_text(textwrap.dedent(script))
-    machine = Machine(tmp_path / "machine", TRACKLAYER_CONSOLE="off", TRACKLAYER_SYSTEM_INTERVAL="0")
     variables = {
         "TRACKLAYER_OMIT": "",
         "WANDB_DISABLE_GIT": "",
@@ -588,15 +643,25 @@ def test_no_planted_secret_is_stored(repository: Path, tmp_path: Path) -> None:
         "JAX_COMPILATION_CACHE_DIR": f"https://me:{secrets['url']}@host/cache",
     }
     command = ["--token", secrets["argument"], secrets["environment"], secrets["form"]]
-    subprocess.run(
-        [sys.executable, "train.py", *command],
-        cwd=repository, env={**os.environ, **machine.environment, **variables}, check=True,
-    )  # fmt: skip
+    with WandbServer() as server:
+        machine = Machine(tmp_path / "machine", server)
+        subprocess.run(
+            [sys.executable, "train.py", *command],
+            cwd=repository, env={**os.environ, **machine.environment, **variables}, check=True,
+        )  # fmt: skip
+        assert machine.push("r")["outcome"] == "sent"
+        pushed = [
+            *(repr(request.body).encode() for request in server.requests),
+            *server.runs["r"].files.values(),
+            *(content for artifact in server.artifacts for content in artifact.files.values()),
+        ]
     environment = machine.recorded("r").environments()[1]
     assert environment["args"] == ["--token", "***", "***", "***"]
-    assert {"diff", "code", "variables", "packages"} <= environment.keys()
-    stored = [file for file in machine.store.rglob("*") if file.is_file()]
+    assert {"diff", "untracked_code", "code", "variables", "packages"} <= environment.keys()
+    stored = [file.read_bytes() for file in machine.folder.rglob("*") if file.is_file()]
     for kept in (b"with tracklayer.init", str(repository).encode(), b"--x=***"):  # it can be found at all
-        assert any(kept in file.read_bytes() for file in stored), kept
+        assert any(kept in content for content in stored), kept
+    for kept in (b"with tracklayer.init", str(repository).encode(), b'"--token"', b'password = "***"'):
+        assert any(kept in content for content in pushed), kept
     for where, secret in secrets.items():
-        assert not [file for file in stored if secret.encode() in file.read_bytes()], where
+        assert not [content[:200] for content in stored + pushed if secret.encode() in content], where

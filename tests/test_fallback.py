@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import pty
 import site
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import TypeAlias
 
@@ -42,12 +42,6 @@ for step in range(100):
     time.sleep(0.002)
 print(json.dumps({"start": start, "slowest": slowest}), flush=True)
 """
-
-
-@pytest.fixture
-def server() -> Iterator[WandbServer]:
-    with WandbServer() as running:
-        yield running
 
 
 @pytest.fixture

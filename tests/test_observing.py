@@ -24,6 +24,7 @@ from tracklayer.environment import PARTS, capturing
 from tracklayer.errors import UsageError
 from tracklayer.reading import RunReader
 from tracklayer.settings import Settings, read_settings
+from wandb_server import WandbServer
 
 
 @pytest.fixture(autouse=True)
@@ -132,6 +133,28 @@ def test_a_run_that_is_preempted_says_by_which_signal(tmp_path: Path) -> None:
     assert [line.text for line in reader.console()] == ["up"]
 
 
+def test_a_program_may_say_that_it_is_preempted(captured: dict[str, Any]) -> None:
+    run = tracklayer.init(id="r")
+    tracklayer.mark_preempting()
+    run.finish(1)
+    assert recorded().environments()[1].items() >= {"preempted_by": "mark_preempting", "host": "h"}.items()
+    assert captured
+
+
+@pytest.mark.slow
+def test_w_and_b_is_told_at_once_that_a_run_is_preempted(tmp_path: Path) -> None:
+    script = """
+        import tracklayer
+        run = tracklayer.init(project="p", id="r", backend="wandb")
+        run.mark_preempting()
+        run.finish(1)
+    """
+    with WandbServer() as server:
+        assert Machine(tmp_path / "machine", server).run(script).code == 0
+        assert any(request.body.get("preempting") for request in server.requests if request.body)
+        assert server.runs["r"].state == "failed"
+
+
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork")
 @pytest.mark.slow
 def test_a_forked_child_records_nothing_of_itself_in_the_parents_run(tmp_path: Path) -> None:
@@ -161,6 +184,20 @@ def test_a_resumed_run_has_an_environment_for_each_segment(captured: dict[str, A
     captured["host"] = "another"
     tracklayer.init(id="r", resume="must").finish()
     assert [env["host"] for env in recorded().environments().values()] == ["h", "another"]
+
+
+def test_a_replay_of_several_segments_says_what_the_last_process_was(captured: dict[str, Any]) -> None:
+    tracklayer.init(id="r").finish(1)
+    run = tracklayer.init(id="r", resume="must")
+    run.mark_preempting()
+    run.finish(1)
+    captured.clear()
+    captured["host"] = "another"
+    tracklayer.init(id="r", resume="must").finish()
+    tracklayer.replay(recorded(), tracklayer.init(id="copy"))
+    (environment,) = recorded("copy").environments().values()
+    assert environment.keys() == {"host", "started_at"}
+    assert environment["host"] == "another"
 
 
 # -- what is not --------------------------------------------------------------------------------------

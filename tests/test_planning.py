@@ -14,7 +14,8 @@ import pytest
 
 from push_fakes import HostedRun, Line, MemoryRun, MemoryServer
 from tracklayer import pushing
-from tracklayer.delivery import ReceivedRow
+from tracklayer.choosing import console_sent, system_sent
+from tracklayer.delivery import Received, ReceivedRow
 from tracklayer.errors import BackendLostError
 from tracklayer.ledger import Entry, Ledger
 from tracklayer.media.image import Image
@@ -22,6 +23,7 @@ from tracklayer.planning import Base, Plan, ServerRows, settled
 from tracklayer.protocol import MetricRule
 from tracklayer.push_report import PushReport
 from tracklayer.reading import Row
+from tracklayer.surroundings import ConsoleLine, SystemRow
 from tracklayer.values import Histogram, Text
 
 NOW = 1000.0
@@ -223,9 +225,21 @@ def test_what_a_server_does_not_take_is_said_and_not_tried_for_ever(machine: Mac
     for step, value in enumerate([1, -1, 2]):
         machine.run.log(step, a=value)
     report = machine.push()
-    assert (report.outcome, report.rows) == ("sent", 2)
+    assert (report.outcome, report.rows) == ("sent", 3), "a row of which nothing is left is a row"
     assert "a at 1" in report.message
     assert machine.push().outcome == "unchanged"
+
+
+@pytest.mark.parametrize("after", range(5))
+def test_rows_of_which_nothing_is_taken_are_counted_where_a_push_was_cut_off(
+    machine: Machine, after: int
+) -> None:
+    machine.server.takes = lambda value: value != -1
+    for step, value in enumerate([1, -1, -1, 2, 3]):
+        machine.run.log(step, a=value)
+    machine.push_cut(after)
+    assert machine.push().outcome == "sent"
+    assert [line.step for line in machine.there.history] == [0, 1, 2, 3, 4]
 
 
 # -- late and repeated ----------------------------------------------------------------------------
@@ -436,3 +450,38 @@ def test_a_plan_says_where_the_server_is_after_some_of_its_rows() -> None:
     assert (plan.sent, plan.late, plan.rows) == (4, 2, 4)
     assert [plan.last_step_after(count) for count in range(6)] == [5, 6, 9, 10, 11, None]
     assert [planned.is_there for planned in plan.without(3)] == [True, True, True, False]
+
+
+# -- what the run's own client had sent ---------------------------------------------------------------
+
+
+def sees(**fields: Any) -> Received:
+    return Received("running", is_ours=True, line_count=0, last_step=-1, **fields)
+
+
+def printed(*texts: str) -> MemoryRun:
+    return MemoryRun(lines=[ConsoleLine(10.0 + at, "stdout", text) for at, text in enumerate(texts)])
+
+
+def test_of_console_lines_that_were_pushed_their_number_tells_how_many_are_there() -> None:
+    run: Any = printed("a", "b", "b", "b")
+    assert console_sent(run, sees(console_lines=2)) == 2
+    assert console_sent(run, sees(console_lines=2, last_line=ConsoleLine(99.0, "stdout", "b"))) == 2
+    assert console_sent(run, sees()) == 0
+
+
+def test_of_console_lines_that_the_client_cut_otherwise_the_last_one_tells() -> None:
+    run: Any = printed("a", "b", "c", "b", "d")
+    last = ConsoleLine(12.8, "stdout", "b")  # ours is looked at some moments later
+    assert console_sent(run, sees(console_lines=9, last_line=last)) == 4
+    assert console_sent(run, sees(console_lines=1, last_line=last)) == 4
+    unknown = ConsoleLine(12.1, "stdout", "50 %\r51 %")
+    assert console_sent(run, sees(console_lines=1, last_line=unknown)) == 3
+
+
+def test_of_system_metrics_that_the_client_measured_the_time_of_the_last_tells() -> None:
+    run: Any = MemoryRun(system=[SystemRow(time, {"cpu": 1.0}) for time in (10.0, 20.0, 30.0)])
+    assert system_sent(run, sees(system_rows=2, last_system=20.0)) == 2
+    assert system_sent(run, sees(system_rows=1, last_system=25.0)) == 2
+    assert system_sent(run, sees(system_rows=7, last_system=35.0)) == 3
+    assert system_sent(run, sees(system_rows=2)) == 2

@@ -29,6 +29,7 @@ NAMES = {
     "use_model",
     "save",
     "alert",
+    "mark_preempting",
     "watch",
     "unwatch",
     "login",

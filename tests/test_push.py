@@ -19,7 +19,7 @@ import pytest
 
 import tensorboard_oracle
 import tracklayer
-from machine import Ended, Machine, killed_at_the_end
+from machine import Ended, Machine, killed_at_the_end, wait_until
 from tracklayer import pushing, registry
 from tracklayer.artifacts.locations import FolderLocation
 from tracklayer.artifacts.records import LoggedArtifact
@@ -27,6 +27,7 @@ from tracklayer.delivery import Question
 from tracklayer.protocol import RunInfo
 from tracklayer.push_report import Place, PushReport
 from tracklayer.values import Histogram, Text
+from tracklayer_wandb.client import wait_for_orphan
 from wandb_server import API_KEY, Failure, Request, ServedRun, WandbServer
 
 pytestmark = pytest.mark.slow
@@ -334,6 +335,80 @@ def test_rows_that_the_server_lost_are_missed_and_sent_again(
     assert run.summary["i"] == 9
 
 
+def test_a_table_whose_artifact_did_not_arrive_is_missed_and_sent_again(
+    server: WandbServer, store: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pushing, "_CONFIRM_SECONDS", 0.0)
+    with tracklayer.init("p", dir=store, backend="sqlite", id="r") as run:
+        run.log({"cells": tracklayer.Table(columns=["a"], data=[[1]])})
+    server.fail = lambda request: Failure(403) if request.operation == "CommitArtifact" else None
+    report = push(store)
+    assert (report.outcome, "run_table/run-r-cells" in report.message) == ("unconfirmed", True)
+    server.fail = None
+    assert push(store).outcome == "sent"
+    assert [made.name for made in server.runs["r"].artifacts] == ["run-r-cells"]
+    assert len(server.runs["r"].history) == 1
+
+
+def test_a_run_that_made_what_is_there_already_is_shown_as_its_maker_by_the_push_after_one_cut_off(
+    server: WandbServer, store: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "w.bin").write_text("the same")
+    for run_id in ("first", "second"):
+        with tracklayer.init("p", dir=store, backend="sqlite", id=run_id) as run:
+            run.log({"i": 0})
+            run.log_artifact(tmp_path / "w.bin", name="shared", type="model")
+    assert push(store, "first").outcome == "sent"
+    server.fail = lambda request: Failure(503) if request.operation == "RunOutputArtifacts" else None
+    assert push(store, "second").outcome == "unconfirmed"
+    assert server.runs["second"].artifacts == []
+    server.fail = None
+    assert push(store, "second").outcome == "sent"
+    assert [made.name for made in server.runs["second"].artifacts] == ["shared"]
+    assert_complete(server, 1, "second")
+
+
+HALF = """
+import sys, tracklayer
+run = tracklayer.init(project="p", id="r")
+for i in range(20):
+    run.log({"i": i}, step=i)
+    print("line", i, file=sys.stderr)
+run.flush()
+sys.stdin.readline()
+"""
+
+
+def test_of_a_run_that_was_recorded_live_half_way_what_its_client_told_stays(
+    server: WandbServer, machine: Machine
+) -> None:
+    environment: dict[str, str | None] = {
+        "TRACKLAYER_BACKEND": "wandb",
+        "TRACKLAYER_CONSOLE": "python",
+        "TRACKLAYER_SYSTEM_INTERVAL": "0.2",
+        "TRACKLAYER_OMIT": None,
+        "WANDB_X_DISABLE_STATS": "false",
+    }
+    training = machine.start(HALF, **environment)
+    with killed_at_the_end(training):
+        wait_until(lambda: "r" in server.runs and len(server.runs["r"].console) == 20)
+        wait_until(lambda: "e" in server.runs["r"].raw_config["_wandb"]["value"])
+        training.process.kill()
+        training.process.wait()
+    wait_for_orphan("r")
+    found = server.runs["r"]
+    events = list(found.events)
+    told = found.raw_config["_wandb"]["value"]["e"]
+    assert push(machine.store).outcome == "sent"
+    assert_complete(server, 20)
+    assert "wandb-metadata.json" in found.files, "its client had not sent it yet"
+    assert found.raw_config["_wandb"]["value"]["e"].items() >= told.items()
+    assert [line.split()[-1] for line in found.console] == [str(i) for i in range(20)]
+    assert found.events[: len(events)] == events
+    times = [row["_timestamp"] for row in found.events]
+    assert times == sorted(times)
+
+
 SHORT = """
 import tracklayer
 with tracklayer.init(project="p", id="r") as run:
@@ -421,4 +496,4 @@ def test_a_recorded_run_is_replayed_into_any_backend(
         assert column(run, "h")[4]["values"] == list(histogram.bins.counts)
         assert (run.config, run.state) == ({"a": {"b": [1]}}, "finished")
         assert (run.summary["loss"], run.summary["best"]) == ({"min": 0.5}, 1)
-        assert server.artifacts[0].files == {"weights.bin": b"weights"}
+        assert run.artifacts[0].files == {"weights.bin": b"weights"}

@@ -16,14 +16,6 @@ from tracklayer import copying
 from tracklayer.surroundings import ConsoleLine, SystemRow
 
 
-@pytest.fixture
-def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    folder = tmp_path / "store"
-    monkeypatch.setenv("TRACKLAYER_DIR", str(folder))
-    monkeypatch.chdir(tmp_path)
-    return folder
-
-
 def record(store: Path, rows: int = 3, *, artifact: bool = False, **arguments: Any) -> None:
     """Record rows of a run, or more of them."""
     arguments = {"project": "p", "id": "r", "resume": "allow", "config": {"lr": 0.1}, **arguments}
@@ -83,6 +75,7 @@ def test_another_store_gets_what_the_process_was_printed_and_measured(
     assert list(copy.system_metrics()) == rows
 
 
+@pytest.mark.slow
 def test_a_repeated_push_replaces_what_changed_and_only_that(store: Path, tmp_path: Path) -> None:
     record(store)
     file = tmp_path / "other" / "runs" / "r.sqlite"

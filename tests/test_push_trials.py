@@ -18,7 +18,7 @@ from wandb_server import ServedRun, WandbServer
 
 pytestmark = pytest.mark.slow
 
-TRIALS = range(16)
+TRIALS = range(12)
 
 
 @pytest.mark.timeout(600)

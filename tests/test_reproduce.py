@@ -83,12 +83,13 @@ index 1..2 100644
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("save_code", [True, False])
 def test_a_run_comes_back_with_its_changes_its_own_imports_and_its_call(
-    repository: Path, tmp_path: Path
+    repository: Path, tmp_path: Path, *, save_code: bool
 ) -> None:
-    script = """
+    script = f"""
         import json, os, sys, local, tracklayer
-        with tracklayer.init("p", id="r", save_code=True):
+        with tracklayer.init("p", id="r", save_code={save_code}):
             print(json.dumps([local.NAME, sys.argv[1:], os.environ["XLA_FLAGS"], open("here").read()]))
         """
     (repository / "sub/here").write_text("the working folder\n")

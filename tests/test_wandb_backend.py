@@ -19,12 +19,6 @@ pytestmark = pytest.mark.slow
 
 
 @pytest.fixture
-def server() -> Iterator[WandbServer]:
-    with WandbServer() as running:
-        yield running
-
-
-@pytest.fixture
 def machine(tmp_path: Path, server: WandbServer) -> Machine:
     return Machine(tmp_path, server, TRACKLAYER_BACKEND="wandb")
 

@@ -9,8 +9,9 @@ import shutil
 import struct
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 from zlib import crc32
@@ -29,6 +30,7 @@ from tracklayer.replaying import deliver
 from tracklayer.settings import Settings
 from tracklayer.surroundings import ConsoleLine, SystemRow
 from tracklayer.values import Histogram, Text, Value
+from tracklayer_wandb.environment_record import writer_id
 from tracklayer_wandb.history import RowRecords, scalar_text
 from tracklayer_wandb.log_run import LogRun
 from tracklayer_wandb.messages import pb
@@ -428,13 +430,21 @@ def test_the_charts_that_the_server_has_are_written_again(tmp_path: Path) -> Non
     assert [one.metric.name for one in records_of(log) if one.HasField("metric")] == ["tracklayer/step"]
 
 
+@pytest.mark.parametrize("is_newer", [False, True])
+def test_what_the_client_told_of_a_process_stays(tmp_path: Path, is_newer: bool) -> None:
+    reader = record(tmp_path / "store", {0: {"a": 1}}, environment={"host": "node7", "program": "train.py"})
+    start = reader.segments[-1].started_at + (1 if is_newer else -1)
+    told = {"startedAt": datetime.fromtimestamp(start, UTC).isoformat(), "writerId": "its own", "disk": {}}
+    pushed = {**told, "writerId": writer_id(INFO)}
+    options: Any = {"kept": {"e": {"client": told, "push": pushed}}, "has_file": "wandb-metadata.json".__eq__}
+    log = written(reader, tmp_path / "log", received(), **options)
+    items = [item for one in records_of(log) if one.HasField("config") for item in one.config.update]
+    config = {tuple(item.nested_key): json.loads(item.value_json) for item in items}
+    assert config == {("_wandb", "e", "client"): told}
+    assert any(one.HasField("environment") for one in records_of(log)) is not is_newer
+
+
 # -- what the server gets of it -------------------------------------------------------------------------
-
-
-@pytest.fixture
-def server() -> Iterator[WandbServer]:
-    with WandbServer() as running:
-        yield running
 
 
 @pytest.fixture

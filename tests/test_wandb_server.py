@@ -21,19 +21,13 @@ import pytest
 from wandb_server import API_KEY, DEFAULT_ENTITY, Failure, Request, WandbServer
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
     from pathlib import Path
 
 LIMIT = 60
 """Seconds after which a client counts as hung."""
 
 pytestmark = pytest.mark.slow  # the real client, and its waits
-
-
-@pytest.fixture
-def server() -> Iterator[WandbServer]:
-    with WandbServer() as running:
-        yield running
 
 
 def environment(server: WandbServer, home: Path) -> dict[str, str]:

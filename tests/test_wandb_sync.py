@@ -89,7 +89,6 @@ def send(reader: RunReader, found: Received | None = None, state: Any = "finishe
         delivery.update_config(reader.config)
         for row in reader.rows(after=found.last_step if found else None):
             delivery.log(row.values, step=row.step, time=row.time)
-            delivery.commit()
         delivery.update_summary(reader.summary)
         delivery.finish(Status(state))
     return delivery

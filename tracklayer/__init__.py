@@ -64,6 +64,7 @@ __all__ = [  # noqa: RUF022 - in the order in which one meets them
     "use_model",
     "save",
     "alert",
+    "mark_preempting",
     "watch",
     "unwatch",
     "login",
@@ -195,6 +196,11 @@ def alert(
 ) -> None:
     """Record an alert of the current run, and say it on stderr; see `ActiveRun.alert`."""
     _current().alert(title, text, level, wait_duration)
+
+
+def mark_preempting() -> None:
+    """Record that the process is about to be ended from outside; see `ActiveRun.mark_preempting`."""
+    _current().mark_preempting()
 
 
 def watch(

@@ -1,11 +1,13 @@
-"""Which rows a push has to send, found out by as few questions as what is known allows."""
+"""What a push has to send, found out by as few questions as what is known allows."""
 
 from __future__ import annotations
 
+import math
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Final, final
+from itertools import islice, takewhile
+from typing import TYPE_CHECKING, Final, TypeVar, final
 
 from tracklayer.planning import Base, Plan, ServerRows, settled
 
@@ -13,8 +15,12 @@ if TYPE_CHECKING:
     from tracklayer.delivery import Received, ReceivedRow
     from tracklayer.ledger import Entry, Sending
     from tracklayer.reading import RunReader
+    from tracklayer.surroundings import ConsoleLine, SystemRow
 
+_T = TypeVar("_T")
 _SETTLE_SECONDS: Final = 5.0  # media take a moment to be encoded
+_SAME_LINE: Final = 1.0  # seconds between two looks at the same line, by W&B's client and by ours
+_SAME_ROW: Final = 1e-3
 
 
 @final
@@ -111,3 +117,38 @@ class Chooser:
         ignored = frozenset(rule.step_metric for rule in self._reader.rules.values() if rule.step_metric)
         there = ServerRows(self._ask_rows() if found.line_count else (), ignored)
         return self._above(Base(found.line_count, max(found.last_step, there.last_step)), there)
+
+
+def console_sent(reader: RunReader, found: Received) -> int:
+    """Return how many lines of the console, from the first on, a server has.
+
+    It has as many as it counts where they were pushed; its own client may have cut the text into others.
+    """
+    last, count = found.last_line, found.console_lines
+    if last is None or _is_at(reader.console(after=max(0, count - 1)), lambda line: line.text == last.text):
+        return count
+    lines = enumerate(reader.console(), 1)
+    same = ((abs(line.time - last.time), number) for number, line in lines if line.text == last.text)
+    apart, number = min(same, default=(math.inf, 0))
+    return number if apart <= _SAME_LINE else _until(reader.console(), last.time)
+
+
+def system_sent(reader: RunReader, found: Received) -> int:
+    """Return how many rows of system metrics, from the first on, a server has, or has others in place of.
+
+    It has as many as it counts where they were pushed; its own client measures at other times.
+    """
+    last, count = found.last_system, found.system_rows
+    rows = reader.system_metrics(after=max(0, count - 1))
+    if last is None or _is_at(rows, lambda row: abs(row.time - last) < _SAME_ROW):
+        return count
+    return _until(reader.system_metrics(), last)
+
+
+def _is_at(items: Iterator[_T], is_it: Callable[[_T], bool]) -> bool:
+    """Say whether the first item is the one that is looked for."""
+    return any(is_it(item) for item in islice(items, 1))
+
+
+def _until(items: Iterable[ConsoleLine | SystemRow], time: float) -> int:
+    return sum(1 for _ in takewhile(lambda item: item.time <= time, items))

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, cast, final
 
-from tracklayer.describing import named
+from tracklayer.artifacts.describing import named
 
 if TYPE_CHECKING:
     from tracklayer.artifacts.records import LoggedArtifact
@@ -85,10 +85,10 @@ class Expected:
             "rows of system metrics": delivered.system_rows - found.system_rows,
         }
         parts = [f"{count} {what}" for what, count in lacking.items() if count > 0]
-        files = found.missing_files
-        if files:
-            names = ", ".join(files[:3])
-            parts.append(f"{len(files)} files: {names}{', …' if len(files) > 3 else ''}")
+        for what, names in (("files", found.missing_files), ("parts of rows", found.missing_parts)):
+            if names:
+                more = ", …" if len(names) > 3 else ""
+                parts.append(f"{len(names)} {what}: {', '.join(names[:3])}{more}")
         return parts
 
 

@@ -18,8 +18,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, final
 
 from tracklayer.artifacts.catalog import Catalog
+from tracklayer.artifacts.describing import artifacts_now
 from tracklayer.artifacts.locations import locate
-from tracklayer.describing import artifacts_now
 from tracklayer.errors import RunExistsError, RunInUseError, TracklayerError, UsageError
 from tracklayer.folders import make_store
 from tracklayer.ledger import Entry, Ledger, Sending

@@ -25,11 +25,13 @@ class Received:
         last_step: the highest step of its history; -1 for none.
         console_lines: the lines of its console text.
         system_rows: the rows of its system metrics.
+        last_line: the last of those lines, where it was asked for; a push may have changed its time.
+        last_system: when the last of those rows was measured, in Unix seconds, where that was asked for.
         url: where people see it.
         config, summary: as the server shows them; None where that is not known.
         missing_artifacts: of those asked for, what it does not have with the same content and aliases.
         missing_uses: of those asked for, what the run did not use to the server's knowledge.
-        missing_files: of those asked for, what it does not have.
+        missing_files, missing_parts: of those asked for, what it does not have.
     """
 
     state: State
@@ -38,12 +40,15 @@ class Received:
     last_step: int
     console_lines: int = 0
     system_rows: int = 0
+    last_line: ConsoleLine | None = None
+    last_system: float | None = None
     url: str | None = None
     config: Mapping[str, Any] | None = None
     summary: Mapping[str, Any] | None = None
     missing_artifacts: tuple[LoggedArtifact, ...] = ()
     missing_uses: tuple[LoggedArtifact, ...] = ()
     missing_files: tuple[str, ...] = ()
+    missing_parts: tuple[str, ...] = ()
 
 
 class ReceivedRow(NamedTuple):
@@ -56,11 +61,19 @@ class ReceivedRow(NamedTuple):
 @final
 @dataclass(frozen=True, slots=True)
 class Question:
-    """What to ask a server for, beside the run itself: `files` are names as in `Delivered`."""
+    """What to ask a server for, beside the run itself.
+
+    Attributes:
+        made, used: artifacts.
+        files, parts: names as in `Delivered`.
+        ends: the last line of the console's text, and the time of the last row of system metrics.
+    """
 
     made: Sequence[LoggedArtifact] = ()
     used: Sequence[LoggedArtifact] = ()
     files: Sequence[str] = ()
+    parts: Sequence[str] = ()
+    ends: bool = False
 
 
 @final
@@ -73,6 +86,7 @@ class Delivered:
         last_step: the server's step of the last one; that of before where `lines` is 0.
         console_lines, system_rows: how many the server must have in all.
         files: the names of the files that belong to the run itself.
+        parts: names for what rows refer to and is kept apart from them, as the contents of tables may be.
         refused: what was not taken there, and why.
         problems: what the client had to say.
     """
@@ -82,6 +96,7 @@ class Delivered:
     console_lines: int
     system_rows: int
     files: tuple[str, ...] = ()
+    parts: tuple[str, ...] = ()
     refused: tuple[str, ...] = ()
     problems: tuple[str, ...] = ()
 
@@ -101,7 +116,8 @@ class Delivery(Protocol):
         """Send a row that the server lacks, or that part of it which it lacks.
 
         Rows come with steps above those that the server has, ascending, then late ones in any order.
-        What of it the server does not take is left out, and said in `Delivered.refused`.
+        What of it the server does not take is left out, and said in `Delivered.refused`; the row itself is
+        sent also if nothing is left of it, since a push that was cut off is gone on with by counting them.
         """
         ...
 

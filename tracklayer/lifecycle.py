@@ -147,6 +147,18 @@ def _at_exit() -> None:
         error = getattr(sys, "last_exc", None) or getattr(sys, "last_value", None)
     code = exit_code_of(error if error is not None else SystemExit(_open.exit_code))
     _finish_all(Status("failed" if code else "finished", code))
+    if type(error) is KeyboardInterrupt:
+        _end_as_interrupted()
+
+
+def _end_as_interrupted() -> None:
+    """Have CPython end the process by SIGINT after an interrupt that nobody caught, as it means to.
+
+    It takes note of one when it leaves a program's code, and forgets it when any thread begins to run code
+    that is given as text, as modules do that are imported meanwhile.
+    """
+    with suppress(KeyboardInterrupt):
+        exec("raise KeyboardInterrupt")  # noqa: S102 - noted once more
 
 
 def _noted_exit(status: object = None, /) -> NoReturn:

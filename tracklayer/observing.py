@@ -97,9 +97,9 @@ class Observers:
                     )
         self._has_stopped = True
 
-    def record_signal(self, name: str) -> None:
-        """Record which signal ends the process."""
-        self._record_environment({"preempted_by": name})
+    def record_preemption(self, by: str) -> None:
+        """Record which signal ends the process, or that its program announces that something does."""
+        self._record_environment({"preempted_by": by})
 
     def after_fork_in_child(self) -> None:
         """Record nothing here: the run is the parent's."""

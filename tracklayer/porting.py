@@ -50,6 +50,8 @@ _NO_PROMPT: Final = "leave it out: nothing is asked on a terminal"
 _READ_WHOLE: Final = "how W&B's server is read; a store is read whole, and the result is the same"
 _REWIND: Final = 'continue the run with `resume="must"`: what is logged again replaces what was there'
 
+_PREEMPTING: Final = 'signals record themselves; `init(resume="auto")` continues the run'
+
 NAMES: Final[Mapping[str, Mapping[str, Name]]] = {
     "wandb": {
         "__version__": _here("tracklayer's own"),
@@ -98,7 +100,7 @@ NAMES: Final[Mapping[str, Mapping[str, Name]]] = {
         "require": _not(_NOTHING_TO_DO),
         "ensure_configured": _not(_NOTHING_TO_DO),
         "attach": _not("one process records a run; `init(per_process=True)` gives each its own"),
-        "mark_preempting": _not('`init(resume="auto")` continues a run that was preempted'),
+        "mark_preempting": _here(_PREEMPTING),
         "pin_config_keys": _not("a matter of W&B's pages: pin them there"),
         "api": _not("`Api()` is its newer name"),
         "patched": _not(_LOG_YOURSELF),
@@ -335,7 +337,7 @@ NAMES: Final[Mapping[str, Mapping[str, Name]]] = {
         "glob": _here(),
     },
     "log_code": {
-        "root": _here("None is refused"),
+        "root": _here("None: the program and its local imports alone"),
         "name": _here(),
         "include_fn": _here(),
         "exclude_fn": _here(),
@@ -392,7 +394,7 @@ NAMES: Final[Mapping[str, Mapping[str, Name]]] = {
         "link_artifact": _not(_NO_REGISTRY),
         "link_model": _not(f"`log_model` records it; {_NO_REGISTRY}"),
         "log_code": _here("leaves out dotfiles, installed packages, and files whose names tell of secrets"),
-        "mark_preempting": _not('`init(resume="auto")` continues a run that was preempted'),
+        "mark_preempting": _here(_PREEMPTING),
         "pin_config_keys": _not("a matter of W&B's pages: pin them there"),
         "project_url": _not("`url` begins with it"),
         "restore": _not("`use_artifact` finds what `save` kept, in `run-<id>-files`"),
@@ -521,15 +523,15 @@ NAMES: Final[Mapping[str, Mapping[str, Name]]] = {
         "wait_until_finished": _not("read `Api().run(id).state` until it is another than `running`"),
         "update_state": _not("the process that records a run decides how it ended"),
         "stop": _not("end the process that records it"),
-        "metadata": _not("`config` is where a program says what it runs on"),
-        "system_metrics": _not("nothing is recorded of the machine"),
+        "metadata": _not("`open_store().run(id).environments()` says what it ran on"),
+        "system_metrics": _not("`open_store().run(id).system_metrics()` has them"),
         "sweep": _not("`group` is what trials have in common"),
         "sweep_name": _not("`group` is what trials have in common"),
         "json_config": _not("`json.dumps(run.config)`"),
         "rawconfig": _not("`config` has all that was recorded"),
         "storage_id": _not("`id` is the only one there is"),
         "username": _not("`entity`, where one was given"),
-        "console_logs": _not("nothing is recorded of the console"),
+        "console_logs": _not("`open_store().run(id).console()` has its lines"),
         "beta_scan_history": _not("`scan_history`"),
         "download_history_exports": _not("`history()` has it"),
         "to_html": _not("there is no page to show"),
@@ -544,7 +546,7 @@ NAMES: Final[Mapping[str, Mapping[str, Name]]] = {
         "keys": _here("rows that have all of them"),
         "x_axis": _here(),
         "pandas": _here(),
-        "stream": _not("nothing is recorded of the machine", (None, "default")),
+        "stream": _not("`open_store().run(id).system_metrics()` has the other one", (None, "default")),
     },
     "Api.run.scan_history": {
         "keys": _here("rows that have all of them"),

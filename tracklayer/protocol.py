@@ -191,6 +191,15 @@ class TakesAlerts(Protocol):
 
 
 @runtime_checkable
+class TakesPreemption(Protocol):
+    """A run whose backend tells a process that was preempted from one that failed."""
+
+    def mark_preempting(self, by: str, /) -> None:
+        """Show that the process is about to be ended from outside, as `by` announces."""
+        ...
+
+
+@runtime_checkable
 class TakesRows(Protocol):
     """A run that is faster when it is handed many rows at once."""
 

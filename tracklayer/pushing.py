@@ -13,14 +13,14 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import replace
-from typing import TYPE_CHECKING, Final, final
+from typing import TYPE_CHECKING, Any, Final, final
 
 from tracklayer.artifacts.catalog import Catalog
+from tracklayer.artifacts.describing import artifacts_now, named
 from tracklayer.artifacts.locations import locate
-from tracklayer.choosing import Chooser
+from tracklayer.choosing import Chooser, console_sent, system_sent
 from tracklayer.confirming import Expected
 from tracklayer.delivery import Question
-from tracklayer.describing import artifacts_now, named
 from tracklayer.errors import (
     BackendLostError,
     BackendUnavailableError,
@@ -159,7 +159,7 @@ class _Push:
                 return self._report("unconfirmed", choice.plan, sent, f"{error}; push again", found)
             lines = found.line_count if found else 0
             self._expected = replace(self._expected, lines=lines, delivered=delivered)
-            found = self._read_back(delivered.files)
+            found = self._read_back(delivered)
         lacking = self._expected.lacking(found)
         if found is None or lacking:
             return self._unconfirmed(choice.plan, [*lacking, *gone], found)
@@ -178,7 +178,7 @@ class _Push:
         Raises:
             RunExistsError: it has another run of this id.
         """
-        found, sending = self._ask(), self._entry.sending
+        found, sending = self._ask(ends=True), self._entry.sending
         is_known = self._entry.confirmed_at > 0 or sending is not None
         if found is not None and not (found.is_ours or is_known or force):
             msg = (
@@ -195,7 +195,7 @@ class _Push:
         since = time.monotonic()
         while time.monotonic() < min(since + _STILL_SECONDS, self._deadline):
             time.sleep(_LOOK_SECONDS)
-            before, found = found, self._ask()
+            before, found = found, self._ask(ends=True)
             if (before and before.line_count) != (found and found.line_count):
                 since = time.monotonic()
         return found
@@ -206,15 +206,15 @@ class _Push:
             return False
         return self._entry.sending is None and self._entry.lines != found.line_count
 
-    def _ask(self, files: tuple[str, ...] = ()) -> Received | None:
-        return self._ask_server(self._info, Question(self._artifacts.made, self._artifacts.used, files))
+    def _ask(self, **more: Any) -> Received | None:
+        return self._ask_server(self._info, Question(self._artifacts.made, self._artifacts.used, **more))
 
     def _has_all(self, found: Received | None, plan: Plan) -> bool:
         """Say whether a server, of which nothing was known, turns out to have everything."""
         if found is None or self._entry.lines >= 0 or self._entry.sending is not None:
             return False
-        console = self._reader.console(after=found.console_lines)
-        system = self._reader.system_metrics(after=found.system_rows)
+        console = self._reader.console(after=console_sent(self._reader, found))
+        system = self._reader.system_metrics(after=system_sent(self._reader, found))
         has_more = any(next(iter(rows), None) is not None for rows in (plan, console, system))
         return not has_more and not self._expected.lacking(found)
 
@@ -249,10 +249,10 @@ class _Push:
                 rows=self._watched(choice.plan),
                 config=expected.config,
                 summary=expected.summary,
-                artifacts=self._missing_artifacts(found),
+                artifacts=self._artifacts_to_send(found),
                 uses=expected.used if found is None else found.missing_uses,
-                console_after=found.console_lines if found else 0,
-                system_after=found.system_rows if found else 0,
+                console_after=console_sent(self._reader, found) if found else 0,
+                system_after=system_sent(self._reader, found) if found else 0,
                 status=Status(info.state, info.exit_code or 0),
             )
         except BaseException:
@@ -284,11 +284,11 @@ class _Push:
             yield planned
         progress.share = 1.0
 
-    def _read_back(self, files: tuple[str, ...]) -> Received | None:
+    def _read_back(self, delivered: Delivered) -> Received | None:
         """Ask until the server shows everything, or time is up."""
         deadline, pause = min(self._deadline, time.monotonic() + _CONFIRM_SECONDS), 0.2
         while True:
-            found = self._ask(files)
+            found = self._ask(files=delivered.files, parts=delivered.parts)
             if not self._expected.lacking(found) or time.monotonic() + pause > deadline:
                 return found
             time.sleep(pause)

@@ -30,6 +30,7 @@ from tracklayer.protocol import (
     TakesAlerts,
     TakesConsole,
     TakesEnvironment,
+    TakesPreemption,
     TakesRows,
     TakesSystemMetrics,
 )
@@ -218,6 +219,11 @@ class Queue:
         """Take an alert, where the backend tells people of alerts, or is still to open."""
         if self._run is None or isinstance(self._run, TakesAlerts):
             self._call("alert", alert)
+
+    def mark_preempting(self, by: str) -> None:
+        """Take the word that the process is about to be ended, where the backend shows that."""
+        if self.takes(TakesPreemption):
+            self._call("mark_preempting", by)
 
     def takes(self, capability: type) -> bool:
         """Say whether the backend has this capability, as far as is known."""

@@ -42,6 +42,8 @@ def replay(
 ) -> int:
     """Record in `run` all that `reader` has, in order of steps, and finish it as it was finished.
 
+    The copy is of one segment; of what the processes were, it has what the last one was.
+
     Args:
         reader: a recorded run.
         run: any run: a backend's, or what `init` returned.  It keeps its own id and name.
@@ -138,10 +140,10 @@ def deliver(
 
 
 def _record_surroundings(reader: RunReader, run: Run) -> None:
-    """Record what the processes were, printed and measured, as far as it is taken there."""
-    if isinstance(run, TakesEnvironment):
-        for _, environment in sorted(reader.environments().items()):
-            run.record_environment(environment)
+    """Record what the last process was, and what all printed and measured, as far as it is taken there."""
+    environments = reader.environments()
+    if environments and isinstance(run, TakesEnvironment):  # one process's: those of several do not mix
+        run.record_environment(environments[max(environments)])
     if isinstance(run, TakesConsole):
         for lines in _batches(reader.console()):
             run.log_console(lines)

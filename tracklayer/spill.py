@@ -31,6 +31,7 @@ from tracklayer.protocol import (
     TakesConsole,
     TakesEnvironment,
     TakesMetricRules,
+    TakesPreemption,
     TakesSystemMetrics,
     TakesUses,
 )
@@ -45,6 +46,7 @@ _HEADER: Final = "run"
 _CAPABILITIES: Final[Mapping[str, type]] = {
     "alert": TakesAlerts,
     "define_metric": TakesMetricRules,
+    "mark_preempting": TakesPreemption,
     "use_artifact": TakesUses,
     "record_environment": TakesEnvironment,
     "log_console": TakesConsole,
@@ -239,6 +241,7 @@ _ARGUMENTS: Final[Mapping[str, Callable[[Any], Any]]] = {
     "log_artifact": _artifact,
     "use_artifact": _artifact,
     "alert": _alert,
+    "mark_preempting": str,
     "record_environment": dict,
     "log_console": lambda lines: [ConsoleLine(*line) for line in lines],
     "log_system": lambda row: SystemRow(*row),

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 
 API_SECONDS: Final = 20  # for each answer of the server
 _CHUNK: Final = 1 << 20
+CODE: Final = "code_path"
 _KNOWN_FILES: Final = 100_000  # whose MD5 is kept: a push needs it several times
 _NONE_THERE: Final = ("could not find", "unable to parse 'artifacts' response")
 """What the client says, in lower case, of a collection, type or project that the server does not have."""
@@ -80,6 +81,11 @@ def _draft(
     return kind(artifact.name, artifact.type, description, dict(metadata or {}))
 
 
+def shows_code(artifact: LoggedArtifact) -> bool:
+    """Say whether W&B is to show an artifact as the run's code: its config's hidden `CODE` names that one."""
+    return artifact.type == "code"
+
+
 def digest_of(artifact: LoggedArtifact, fetch: Fetch) -> str:
     """Return W&B's digest of an artifact's content.
 
@@ -112,6 +118,10 @@ class Collections:
         place = f"{self._entity}/{artifact.project or project}/{artifact.name}"
         return self._versions(artifact.type, place).get(digest_of(artifact, fetch))
 
+    def has(self, kind: str, name: str, digest: str, project: str) -> bool:
+        """Say whether there is a version with a content, by W&B's digest of it."""
+        return digest in self._versions(kind, f"{self._entity}/{project}/{name}")
+
     def _asked(self, kind: str, place: str) -> Mapping[str, wandb.Artifact]:
         try:
             versions = list(self._api.artifacts(kind, place))
@@ -136,6 +146,19 @@ def missing_artifacts(
         return found is None or bool(_lacking_aliases(found, artifact))
 
     return tuple(artifact for artifact in artifacts if is_missing(artifact))
+
+
+def part_name(record: Any) -> str:
+    """Return the name in `Delivered.parts` of an artifact to which rows refer, given its `ArtifactRecord`."""
+    return f"{record.type}/{record.name}/{record.digest}"
+
+
+def missing_parts(collections: Collections, names: Sequence[str], project: str) -> tuple[str, ...]:
+    """Return those of such names of which the project has no committed version."""
+    parts = {name: name.split("/") for name in names}  # none of the three may hold a slash
+    return tuple(
+        name for name, (kind, of, digest) in parts.items() if not collections.has(kind, of, digest, project)
+    )
 
 
 def missing_uses(

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Final, final
 import psutil
 
 from tracklayer.delivery import Delivered, Received
-from tracklayer.errors import TracklayerError
+from tracklayer.errors import BackendLostError, BackendUnavailableError, UnsupportedValueError
 from tracklayer_wandb.asking import LineCount, api, asking, entity_of
 from tracklayer_wandb.log_run import LogRun
 from tracklayer_wandb.login import check_login
@@ -180,15 +180,23 @@ class SentRun:
         return replace(self._log.delivered, problems=tuple(self._problems))
 
     def _complete(self) -> None:
-        """Do what the log cannot: it is told to the server when it has the run."""
-        steps = list(self._log.later)
-        if self._console_changed and self._found is not None and self._found.console_lines:
-            steps.append(self._send_console_file)
-        for step in steps:
+        """Do what the log cannot: it is told to the server when it has the run.
+
+        A push that was killed before is followed by one that does it: its artifacts were not confirmed.
+        """
+        for step in self._log.later:
             try:
                 with asking():
                     step()
-            except TracklayerError as error:  # reading back shows what that means
+            except UnsupportedValueError as error:
+                self._problems.append(str(error))
+            except BackendUnavailableError as error:  # reading back would not show it
+                raise BackendLostError(str(error)) from error
+        if self._console_changed and self._found is not None and self._found.console_lines:
+            try:
+                with asking():
+                    self._send_console_file()
+            except BackendUnavailableError as error:  # the lines themselves are there
                 self._problems.append(str(error))
 
     def _send_console_file(self) -> None:

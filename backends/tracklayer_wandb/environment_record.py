@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import uuid
 from collections.abc import Mapping, Sequence
+from datetime import datetime
 from pathlib import PurePath
 from typing import TYPE_CHECKING, Any, Final
 
@@ -14,6 +15,8 @@ if TYPE_CHECKING:
     from tracklayer.protocol import RunInfo
     from tracklayer.surroundings import Environment
 
+METADATA: Final = "wandb-metadata.json"
+"""The file that the client makes of the record."""
 _FIELDS: Final = {
     "os": "os",
     "host": "host",
@@ -83,3 +86,20 @@ def writer_id(info: RunInfo) -> str:
     """Return what stands for the writer of a run's record; the same in each push."""
     seed = hashlib.sha256(f"{info.id}\n{info.created_at!r}".encode()).digest()
     return str(uuid.UUID(bytes=seed[:16], version=4))
+
+
+def told_live(kept: Mapping[str, Any], writer: str) -> dict[str, Any]:
+    """Return what a run's own client told of its processes, and no push: by the client's key.
+
+    Args:
+        kept: what the server has in the config below `_wandb`.
+        writer: the pushes' own `writer_id`.
+    """
+    told: Mapping[str, Any] = kept.get("e") or {}
+    return {key: one for key, one in told.items() if one.get("writerId") != writer}
+
+
+def began_since(told: Mapping[str, Any], time: float) -> bool:
+    """Say whether one of these processes began at a time, given in Unix seconds, or later."""
+    starts = (one.get("startedAt") for one in told.values())
+    return any(datetime.fromisoformat(start).timestamp() >= time for start in starts if start)

@@ -17,20 +17,23 @@ from tracklayer.errors import CorruptArtifactError, UnsupportedValueError
 from tracklayer.media.base import Media
 from tracklayer.protocol import MetricRule, RunInfo, Status, rule_for
 from tracklayer.values import Histogram, Text
-from tracklayer_wandb.artifacts import ArtifactLog, fetching
+from tracklayer_wandb.artifacts import CODE, ArtifactLog, fetching, part_name, shows_code
 from tracklayer_wandb.captured_files import CapturedArtifacts
 from tracklayer_wandb.capturing import CapturedRun
 from tracklayer_wandb.environment_record import (
+    METADATA,
+    began_since,
     environment_files,
     environment_record,
     git_record,
     program_path,
+    told_live,
     writer_id,
 )
 from tracklayer_wandb.history import RowRecords, scalar_text
 from tracklayer_wandb.media import log_media
 from tracklayer_wandb.messages import pb
-from tracklayer_wandb.reading_back import MARK, TRUE_STEP
+from tracklayer_wandb.reading_back import BLANK, MARK, TRUE_STEP
 from tracklayer_wandb.run_clock import RunClock
 from tracklayer_wandb.step_metrics import StepMetrics
 from tracklayer_wandb.transaction_log import TransactionLog
@@ -46,7 +49,6 @@ if TYPE_CHECKING:
 
 _OLDEST_READER: Final = "0.30.0"  # the client that first reads `RunRecord.resume`
 _MAX_ROW: Final = 10_000_000  # bytes; the client skips a row of a little more than 10 MiB
-_BLANK: Final = " "  # the client counts an empty line only if it can show one after it
 _FAILED: Final = frozenset({"failed", "crashed"})
 
 
@@ -113,8 +115,10 @@ class LogRun:
         self._system_rows = found.system_rows if found else 0
         self._environment: Environment = {}
         self._sent_files: list[str] = []
+        self._parts: list[str] = []
         self._refused: list[str] = []
         self._defines_true_step = any(one.get("1") == TRUE_STEP for one in self._kept.get("m", ()))
+        self._told = told_live(self._kept, writer_id(info))
         environments = list(reader.environments().values())
         self._begin(environments[-1] if environments else {})
         self.program = program_path(environments[-1]) if environments else None
@@ -147,6 +151,10 @@ class LogRun:
         self._add(run=run)
         for key, chart in self._kept.get("visualize", {}).items():
             self._captured.set_hidden_config(("visualize", key), chart)
+        for key, told in self._told.items():
+            self._captured.set_hidden_config(("e", key), told)
+        if CODE in self._kept:
+            self._captured.set_hidden_config((CODE,), self._kept[CODE])
         self._pass_on()
         if self._defines_true_step:
             self._define_true_step()
@@ -257,7 +265,10 @@ class LogRun:
         self._pass_on()
 
     def record_environment(self, environment: Environment) -> None:
-        """Tell what one process of the run was; W&B keeps the last one."""
+        """Tell what one process of the run was; W&B keeps the last one.
+
+        What its own client told of the last one, when it recorded that live, is more, and stays.
+        """
         self._environment = environment
 
     def _write_environment(self) -> None:
@@ -269,6 +280,9 @@ class LogRun:
     def log_artifact(self, artifact: LoggedArtifact) -> None:
         """Send an artifact that the run made."""
         self._pass_artifact_on(self._artifacts.log, artifact)
+        if shows_code(artifact):
+            self._captured.set_hidden_config((CODE,), artifact.name)
+            self._pass_on()
 
     def use_artifact(self, artifact: LoggedArtifact) -> None:
         """Show an artifact as used by the run."""
@@ -288,7 +302,7 @@ class LogRun:
         """Write lines that the server lacks."""
         for line in lines:
             kind = pb.OutputRawRecord.STDERR if line.stream == "stderr" else pb.OutputRawRecord.STDOUT
-            record: Any = pb.OutputRawRecord(output_type=kind, line=f"{line.text or _BLANK}\n")
+            record: Any = pb.OutputRawRecord(output_type=kind, line=f"{line.text or BLANK}\n")
             record.timestamp.FromNanoseconds(round(line.time * 1e9))
             self._add(output_raw=record)
         self._console_lines += len(lines)
@@ -309,11 +323,16 @@ class LogRun:
 
     def finish(self, status: Status) -> None:
         """Write the summary and how the run ended, and close the log."""
-        if self._environment:
+        if self._environment and not self._was_told_live():
             self._write_environment()
         self._write_summary()
         exit_code = status.exit_code or int(status.state in _FAILED)
         self._end(exit_code, is_running=status.state == "running")
+
+    def _was_told_live(self) -> bool:
+        segments = self._reader.segments
+        is_told = bool(segments) and began_since(self._told, segments[-1].started_at)
+        return is_told and self._has_file(METADATA)
 
     def abandon(self) -> None:
         """Close the log, with an end for which a client that follows it would wait for ever."""
@@ -357,6 +376,7 @@ class LogRun:
             console_lines=self._console_lines,
             system_rows=self._system_rows,
             files=tuple(self._sent_files),
+            parts=tuple(dict.fromkeys(self._parts)),
             refused=tuple(self._refused),
         )
 
@@ -373,6 +393,8 @@ class LogRun:
             match record.WhichOneof("record_type"):
                 case "artifact":
                     ids |= self._captured_artifacts.settle(record.artifact, key, step)
+                    if step is not None:
+                        self._parts.append(part_name(record.artifact))
                     self._log.add(record.SerializeToString())
                 case "files":
                     for file in record.files.files:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Iterator, Sequence
+from datetime import UTC, datetime
 from time import monotonic, sleep
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import quote
@@ -12,7 +14,8 @@ from urllib.parse import quote
 from tracklayer.delivery import Question, Received, ReceivedRow
 from tracklayer.errors import BackendUnavailableError
 from tracklayer.protocol import RunInfo, State
-from tracklayer_wandb.artifacts import Collections, missing_artifacts, missing_uses
+from tracklayer.surroundings import ConsoleLine
+from tracklayer_wandb.artifacts import Collections, missing_artifacts, missing_parts, missing_uses
 from tracklayer_wandb.asking import api, ask_about, asking, entity_of
 from tracklayer_wandb.client import wait_for_orphan
 from tracklayer_wandb.login import app_url, check_login
@@ -25,6 +28,8 @@ TRUE_STEP: Final = "tracklayer/step"
 """The key that holds a late row's own step."""
 MARK: Final = "tracklayer"
 """The key, below `_wandb` in the config, of what says whose run it is: `{"created_at": Unix seconds}`."""
+BLANK: Final = " "
+"""What stands for an empty line, which the client counts only if it can show one after it."""
 
 _RUN: Final = """
 query Run($entity: String!, $project: String!, $name: String!) {
@@ -38,6 +43,13 @@ query Run($entity: String!, $project: String!, $name: String!) {
 _STATE: Final = """
 query RunState($entity: String!, $project: String!, $name: String!) {
     project(name: $project, entityName: $entity) { run(name: $name) { state } }
+}
+"""
+_ENDS: Final = """
+query RunEnds($entity: String!, $project: String!, $name: String!) {
+    project(name: $project, entityName: $entity) {
+        run(name: $name) { eventsTail logLines(last: 1) { edges { node { timestamp line } } } }
+    }
 }
 """
 _FILES: Final = """
@@ -64,6 +76,7 @@ query HistoryPage(
     }
 }
 """
+_STAMP: Final = re.compile(r"(?:ERROR )?(\d{4}-\d\d-\d\dT[\d:.]+Z?) ")
 _FILES_AT_ONCE: Final = 200
 _FILES_IN_PAGE: Final = 1_000
 _PAGE_ROWS: Final = 10_000
@@ -76,7 +89,9 @@ _STATES: Final[dict[str, State]] = {
     "failed": "failed",
     "crashed": "crashed",
     "killed": "failed",
+    "preempted": "failed",
 }
+_ENDED: Final = _STATES.keys() - {"running"}
 
 
 def received(info: RunInfo, question: Question) -> Received | None:
@@ -98,6 +113,7 @@ def received(info: RunInfo, question: Question) -> Received | None:
         hidden = _hidden(config)
         collections = Collections(api(), entity)
         place = f"{entity}/{info.project}/{info.id}"
+        last_line, last_system = _ends(info) if question.ends else (None, None)
         return Received(
             state=_STATES.get(run["state"], "running"),
             is_ours=_is_marked(hidden, info),
@@ -105,12 +121,15 @@ def received(info: RunInfo, question: Question) -> Received | None:
             last_step=_last_step(run),
             console_lines=run["logLineCount"] or 0,
             system_rows=run["eventsLineCount"] or 0,
+            last_line=last_line,
+            last_system=last_system,
             url=_url(entity, info),
             config={key: _value(entry) for key, entry in config.items() if key != "_wandb"},
             summary=_parsed(run["summaryMetrics"]),
             missing_artifacts=missing_artifacts(collections, question.made, info.project),
             missing_uses=missing_uses(collections, api().run(place), question.used) if question.used else (),
             missing_files=_missing_files(info, question.files),
+            missing_parts=missing_parts(collections, question.parts, info.project),
         )
 
 
@@ -166,8 +185,9 @@ def shows_end(info: RunInfo, seconds: float) -> bool:
         with asking():
             while True:
                 run = ask_about(_STATE, info)
-                if run is None or run["state"] != "running" or monotonic() + pause > deadline:
-                    return run is not None and run["state"] != "running"
+                has_ended = run is not None and run["state"] in _ENDED
+                if run is None or has_ended or monotonic() + pause > deadline:
+                    return has_ended
                 sleep(pause)
                 pause *= 2
     except BackendUnavailableError:
@@ -188,6 +208,32 @@ def _rows(info: RunInfo, last: int) -> Iterator[dict[str, Any]]:
         start += width
         if len(lines) < _PAGE_ROWS // 8:
             width *= 8
+
+
+def _ends(info: RunInfo) -> tuple[ConsoleLine | None, float | None]:
+    """Return the last line of the console's text, and the time of the last row of system metrics."""
+    run = ask_about(_ENDS, info)
+    if run is None:
+        return None, None
+    lines: list[Any] = run["logLines"]["edges"] if run["logLines"] else []
+    events: list[str] = json.loads(run["eventsTail"] or "[]")
+    return (
+        _line(lines[-1]["node"]) if lines else None,
+        json.loads(events[-1]).get("_timestamp") if events else None,
+    )
+
+
+def _line(node: Mapping[str, str | None]) -> ConsoleLine | None:
+    """Return a line as it was printed; None where it is not told when."""
+    written = node["line"] or ""
+    stamp = _STAMP.match(written)  # which the client writes before it, and a server may take off
+    time = node["timestamp"] or (stamp and stamp[1])
+    if not time:
+        return None
+    text = written[stamp.end() :] if stamp else written
+    moment = datetime.fromisoformat(time)
+    moment = moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+    return ConsoleLine(moment.timestamp(), "stdout", "" if text == BLANK else text)
 
 
 def _missing_files(info: RunInfo, names: Sequence[str]) -> tuple[str, ...]:

@@ -29,7 +29,7 @@ from tracklayer.protocol import MetricRule, Resume, RunInfo, Status
 from tracklayer.settings import NO_CODE
 from tracklayer.summaries import MetricSummaries
 from tracklayer.values import Histogram, Text, Value
-from tracklayer_wandb.artifacts import ArtifactSender
+from tracklayer_wandb.artifacts import CODE, ArtifactSender, shows_code
 from tracklayer_wandb.client import (
     end_client_in_time,
     forget_failed_start,
@@ -203,6 +203,13 @@ class WandbRun:
         """Log an artifact with its aliases; see `ArtifactSender.log`."""
         with lost_when_client_dies():
             self._artifacts.log(artifact)
+            if shows_code(artifact):
+                self._run.config.update({"_wandb": {CODE: artifact.name}}, allow_val_change=True)
+
+    def mark_preempting(self, by: str) -> None:  # noqa: ARG002 - the client takes no reason
+        """Have W&B show the run as preempted if it then fails."""
+        with lost_when_client_dies():
+            self._run.mark_preempting()
 
     def use_artifact(self, artifact: LoggedArtifact) -> None:
         """Show an artifact as an input of the run; see `ArtifactSender.use`."""

@@ -95,6 +95,16 @@ def run_node(run: ServedRun) -> Json:
     }
 
 
+def run_ends(run: ServedRun, _: Variables) -> Json:
+    """Return the last row of system metrics and the last line of the console, which is taken apart."""
+    lines = [line.removeprefix("ERROR ").rstrip("\n").partition(" ") for line in run.console[-1:]]
+    nodes = [{"timestamp": stamp, "line": text} for stamp, _, text in lines]
+    return {
+        "eventsTail": json.dumps([json.dumps(row) for row in run.events[-1:]]),
+        "logLines": {"edges": [{"node": node} for node in nodes]},
+    }
+
+
 def run_info(run: ServedRun) -> Json:
     """Return what tells a run apart."""
     project = {

@@ -49,6 +49,7 @@ class Store:
             "RunResumeStatus": self._resume_status,
             "CreateRunFiles": self._create_run_files,
             "Run": self._about_run(lambda run, _: answers.run_node(run)),
+            "RunEnds": self._about_run(answers.run_ends),
             "RunState": self._about_run(lambda run, _: answers.run_node(run)),
             "RunHistoryKeys": self._about_run(lambda run, _: answers.run_node(run)),
             "RunFiles": self._about_run(self._run_files),

@@ -92,7 +92,7 @@ def _placed(info: RunInfo, to: str | None) -> RunInfo:
 
 
 def _write_folder(store: Store, run: RunReader, info: RunInfo, name: str, out: Path) -> None:
-    from tracklayer.describing import artifacts_now, named
+    from tracklayer.artifacts.describing import artifacts_now, named
     from tracklayer.registry import load
     from tracklayer.replaying import deliver
     from tracklayer.settings import ONLINE_BACKEND

@@ -36,8 +36,9 @@ _PATIENCE: Final = 5.0
 """Seconds that `stop` waits for what is left to be handed on."""
 _PAGE: Final = 8192
 """Writes that are made into lines at once."""
-_LEISURE: Final = 9.0
-"""After a page, the program alone gets so many times as long: a burst is recorded when it is over."""
+_LEISURE: Final = 19.0
+"""After a page, a program that goes on printing alone gets so many times as long: a burst is recorded when it
+is over."""
 _BATCH: Final = 500
 _TEXT: Final[Callable[[ConsoleLine], str]] = attrgetter("text")
 _STREAMS: Final[tuple[Stream, ...]] = ("stdout", "stderr")
@@ -175,14 +176,17 @@ class ConsoleCapture:
         self._large = 0
         time = now()
         take = self._pieces.popleft
+        is_printing = True
         while waiting:
             begun = monotonic()
             pieces = [take() for _ in range(min(waiting, _PAGE))]
             waiting -= len(pieces)
             for stream, text in _texts(pieces):
                 self._hand_on(self._screens[stream].feed(text, time))
-            if waiting and not self._stopping and len(self._pieces) < _WAITING // 2:
+            before = len(self._pieces)
+            if waiting and is_printing and not self._stopping and before < _WAITING // 2:
                 self._bell.wait(_LEISURE * (monotonic() - begun))
+                is_printing = len(self._pieces) > before
         if self._descriptors is not None:
             for written, stream, text in self._descriptors.received():
                 self._hand_on(self._screens[stream].feed(text, written))

@@ -13,6 +13,7 @@ An `Environment` is JSON data with these entries; what is not known, or left out
     diff, diff_truncated        text of `git diff HEAD`; true where only its first files are there
     diff_without                changed files that are not in it: those whose names tell of secrets, too
     untracked                   names that git does not know, relative to its root; folders end with a slash
+    untracked_code              text of a diff that adds what of it is Python, `requirements*`, `Dockerfile*`
     packages                    version by name
     installed_from              where pip took a package from, if not from an index: pip's own words for it
     jax                         version of jax, jaxlib, flax, optax; backend, process_count, process_index,
@@ -21,7 +22,7 @@ An `Environment` is JSON data with these entries; what is not known, or left out
     slurm, kubernetes           which job this is
     variables                   environment variables that steer a program, by an allow list
     code                        `name:v0`, the artifact with the code
-    preempted_by                the signal that ended the process
+    preempted_by                the signal that ended the process; `mark_preempting` where it was called
 """
 
 from __future__ import annotations
@@ -46,6 +47,7 @@ PARTS: Final = frozenset(
 )
 """What may be left out: the words in `TRACKLAYER_OMIT`.
 
-`code` is the snapshot; `devices` are `jax` and `gpus`; with `git` go `diff` and `untracked`; `host` is its
-name, processors and memory; `jobs` are `slurm` and `kubernetes`; with `program` go `cwd` and `executable`.
+`code` is the snapshot; `devices` are `jax` and `gpus`; with `git` go `diff` and `untracked`, and with either
+of these `untracked_code`; `host` is its name, processors and memory; `jobs` are `slurm` and `kubernetes`;
+with `program` go `cwd` and `executable`.
 """

@@ -9,10 +9,13 @@ import sys
 from collections.abc import Callable, Collection
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from tracklayer.environment import git, machine, packages, program
 from tracklayer.environment.masking import Masker
+
+_CODE: Final = ("diff", "untracked_code")
+"""Entries in which secrets are masked as in code."""
 
 
 def capture(omit: Collection[str], started_at: float) -> dict[str, Any]:
@@ -42,7 +45,7 @@ def capture(omit: Collection[str], started_at: float) -> dict[str, Any]:
         parts += [
             ("git", lambda: {"git": repository.facts()}),
             ("diff", lambda: _diff(repository, masker)),
-            ("untracked", lambda: {"untracked": repository.untracked()}),
+            ("untracked", lambda: _untracked(repository, masker, with_code="diff" not in omit)),
         ]
     known: dict[str, Any] = {
         "started_at": started_at,
@@ -53,9 +56,9 @@ def capture(omit: Collection[str], started_at: float) -> dict[str, Any]:
     for part, find in parts:
         if part not in omit:
             known |= _found(find) or {}
-    diff = known.pop("diff", None)  # masked already, as code is
-    masked: dict[str, Any] = masker.data({k: value for k, value in known.items() if not _is_empty(value)})
-    return masked if diff is None else masked | {"diff": diff}
+    known = {name: value for name, value in known.items() if not _is_empty(value)}
+    code = {name: known.pop(name) for name in _CODE if name in known}
+    return {**masker.data(known), **code}
 
 
 def _found(find: Callable[[], Any]) -> Any:
@@ -96,6 +99,12 @@ def _diff(repository: git.Repository, masker: Masker) -> dict[str, Any]:
         return {}
     truncated = {} if found.is_whole else {"diff_truncated": True}
     return {"diff": found.text or None, "diff_without": found.without, **truncated}
+
+
+def _untracked(repository: git.Repository, masker: Masker, *, with_code: bool) -> dict[str, Any]:
+    names = repository.untracked()
+    code = repository.untracked_code(masker) if with_code and names else None
+    return {"untracked": names, "untracked_code": code}
 
 
 def _is_empty(value: Any) -> bool:

@@ -18,7 +18,7 @@ _OF_CODE: Final = ("program", "args", "code")
 _OF_ONE_PROCESS: Final = frozenset(
     {
         *("started_at", "pid", "cwd", "slurm", "kubernetes", "preempted_by"),
-        *("git", "diff", "diff_truncated", "diff_without", "untracked", *_OF_CODE),
+        *("git", "diff", "diff_truncated", "diff_without", "untracked", "untracked_code", *_OF_CODE),
     }
 )
 """What is of the code, or says nothing about how a process computes."""
@@ -84,7 +84,8 @@ def _files_of_snapshot(run: RunReader, environment: Environment) -> dict[str, st
 
 
 def _files_of_diff(environment: Environment) -> dict[str, str]:
-    return {file_of(part): part for part in split_diff(environment.get("diff", ""))}
+    texts = (environment.get("diff", ""), environment.get("untracked_code", ""))
+    return {file_of(part): part for text in texts for part in split_diff(text)}
 
 
 def _flat(data: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

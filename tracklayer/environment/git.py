@@ -23,6 +23,8 @@ from tracklayer.environment.masking import Masker, is_private_path, without_cred
 SECONDS: Final = 5.0
 """What all commands may take together; they take about 0.03 s, and longer on a busy network file system."""
 DIFF_BYTES: Final = 1_000_000
+INSTALLED: Final = frozenset({"site-packages", "dist-packages", "__pycache__"})
+"""Folders with code that is nobody's own."""
 _UNTRACKED: Final = 500
 """The most names of untracked files that are kept."""
 _UNKNOWN: Final = "??"
@@ -91,6 +93,30 @@ class Repository:
         """Return the first names of what git neither knows nor ignores; those of folders end with a slash."""
         names = [entry[3:] for entry in self._status or () if entry.startswith(_UNKNOWN)]
         return names[:_UNTRACKED]
+
+    def untracked_code(self, masker: Masker) -> str:
+        """Return the code that git neither knows nor ignores, as a diff that adds it; secrets are masked.
+
+        Left out are installed packages, files that are somebody's own (`is_private_path`), those that are no
+        UTF-8, and what does not fit any more.
+        """
+        patterns = (f":(top,glob)**/{name}" for name in ("*.py", "requirements*", "Dockerfile*"))
+        listed = self._output("ls-files", "--others", "--exclude-standard", "-z", "--", *patterns) or ""
+        parts: list[str] = []
+        left = DIFF_BYTES
+        for path in listed.split("\0")[:-1]:  # after the last one, or after what is cut off, there is none
+            if not _is_own_code(path):
+                continue
+            try:
+                with open(self.root / path, "rb") as file:  # noqa: PTH123 - to read no more than is taken
+                    text = file.read(left + 1).decode()
+            except (OSError, UnicodeDecodeError):
+                continue
+            part = _added(path, masker.code(text))
+            if len(part) <= left:
+                left -= len(part)
+                parts.append(part)
+        return "".join(parts)
 
     def diff(self, masker: Masker) -> Diff | None:
         """Return what was changed since the commit; None where nothing was, or that is not known.
@@ -190,6 +216,22 @@ def repository_at(folders: Iterable[Path]) -> Repository | None:
         except LookupError:
             continue
     return None
+
+
+def _is_own_code(path: str) -> bool:
+    has_plain_name = path.isprintable() and not any(sign in path for sign in '"\\')
+    return has_plain_name and not is_private_path(path) and INSTALLED.isdisjoint(path.split("/"))
+
+
+def _added(path: str, text: str) -> str:
+    """Return the part of a diff that adds a file, as git writes it."""
+    head = f"diff --git a/{path} b/{path}\nnew file mode 100644\n"
+    if not text:
+        return f"{head}index 0000000..e69de29\n"
+    lines = text.removesuffix("\n").split("\n")
+    end = "" if text.endswith("\n") else "\\ No newline at end of file\n"
+    place = f"--- /dev/null\n+++ b/{path}{chr(9) if ' ' in path else ''}\n@@ -0,0 +1,{len(lines)} @@\n"
+    return f"{head}{place}{''.join(f'+{line}{chr(10)}' for line in lines)}{end}"
 
 
 def split_diff(text: str) -> list[str]:

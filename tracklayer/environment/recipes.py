@@ -81,7 +81,7 @@ def recipe(reader: RunReader, environment: Environment) -> Recipe:
         title=f"run {reader.id} ({reader.info.name}) of {reader.info.project}",
         commit=commit,
         sources=sources,
-        diff="".join(part for part in split_diff(environment.get("diff", "")) if not _BINARY.search(part)),
+        diff="".join(part for part in _changes(environment) if not _BINARY.search(part)),
         snapshot=snapshot,
         folder=folder,
         python=_python(environment),
@@ -96,6 +96,11 @@ def recipe(reader: RunReader, environment: Environment) -> Recipe:
             *_masked(environment),
         ),
     )
+
+
+def _changes(environment: Environment) -> list[str]:
+    """Return how files were changed or added, a part of a diff each."""
+    return split_diff(environment.get("diff", "")) + split_diff(environment.get("untracked_code", ""))
 
 
 def _snapshot(reader: RunReader, environment: Environment, *, has_commit: bool) -> LoggedArtifact | None:
@@ -188,7 +193,12 @@ def _lacking_code(
         lacking.append(f"Changed, and it is not recorded how: {_some(changed)}.")
     elif git.get("dirty") and not parts and not without:
         lacking.append("Files were changed, and it is not recorded how.")
-    untracked = [path for path in environment.get("untracked", []) if path not in kept]
+    kept |= {file_of(part) for part in split_diff(environment.get("untracked_code", ""))}
+    untracked = [
+        f"{path} (but for its code)" if any(name.startswith(path) for name in kept) else path
+        for path in environment.get("untracked", [])
+        if path not in kept
+    ]
     if untracked:
         lacking.append(f"Not known to git, and not recorded: {_some(untracked)}.")
     return lacking
@@ -199,7 +209,7 @@ def _masked(environment: Environment) -> list[str]:
     said = [f"Secrets are recorded as {MASK}: put them into {', '.join(masked)}."] if masked else []
     if any(MASK in argument for argument in environment.get("args", [])):
         said.append(f"Secrets in its arguments are recorded as {MASK}: put them in.")
-    if MASK in environment.get("diff", ""):
+    if any(MASK in part for part in _changes(environment)):
         said.append(f"The changes may hold secrets, which are recorded as {MASK}.")
     return said
 

@@ -13,13 +13,12 @@ from typing import Any, Final, TypeAlias, cast
 
 from tracklayer import reporting
 from tracklayer.artifacts.artifact import Artifact
-from tracklayer.environment.git import repository_at
+from tracklayer.environment.git import INSTALLED, repository_at
 from tracklayer.environment.masking import Masker, is_private_path
 from tracklayer.environment.program import program_file
 
 FILE_BYTES: Final = 1_000_000
 ALL_BYTES: Final = 20_000_000
-_INSTALLED: Final = frozenset({"site-packages", "dist-packages", "__pycache__"})
 _NO_NAME: Final = re.compile(r"[^a-zA-Z0-9_\-.]")
 
 Choice: TypeAlias = Callable[[str, str], bool] | Callable[[str], bool]
@@ -37,17 +36,18 @@ def is_of_wandb(path: str, root: str) -> bool:
     return Path(path).relative_to(root).parts[0] in {"wandb", ".wandb"}
 
 
-def imported_code(project: str) -> Artifact | None:
+def imported_code(project: str, name: str | None = None) -> Artifact | None:
     """Return the program and those of its imports that are no installed packages; None if there are none.
 
     Args:
         project: the run's, which is part of the artifact's name.
+        name: the artifact's, if it is to have another.
     """
     program = _program()
     root = _root(program)
     files = sorted({*_modules(), program or root})
     own = [file for file in files if file.is_relative_to(root) and _is_own(file, root)]
-    return _artifact(_name(project, program), root, own)
+    return _artifact(name or _name(project, program), root, own)
 
 
 def code_below(
@@ -127,7 +127,7 @@ def _is_own(file: Path, root: Path) -> bool:
     path = file.relative_to(root)
     of_python = (sysconfig.get_path("stdlib"), sysconfig.get_path("platstdlib"))
     return (
-        _INSTALLED.isdisjoint(path.parts)
+        INSTALLED.isdisjoint(path.parts)
         and not is_private_path(path.as_posix())
         and not any(file.is_relative_to(folder) for folder in of_python)
         and file.is_file()
@@ -136,7 +136,7 @@ def _is_own(file: Path, root: Path) -> bool:
 
 def _files_below(folder: Path) -> Iterator[Path]:
     for place, folders, names in os.walk(folder):
-        folders[:] = sorted(f for f in folders if not is_private_path(f) and f not in _INSTALLED)
+        folders[:] = sorted(f for f in folders if not is_private_path(f) and f not in INSTALLED)
         for name in sorted(names):
             file = Path(place, name)
             if not is_private_path(name) and file.is_file():

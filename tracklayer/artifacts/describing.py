@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 @final
 @dataclass(frozen=True, slots=True)
-class RunArtifacts:
+class ArtifactsNow:
     """What a run made and used, and what of it was deleted here since.
 
     `labels` is a word that changes when an alias of what it made moves.
@@ -31,13 +31,13 @@ class RunArtifacts:
     labels: str
 
 
-def artifacts_now(reader: RunReader, catalog: Catalog) -> RunArtifacts:
+def artifacts_now(reader: RunReader, catalog: Catalog) -> ArtifactsNow:
     """Return the artifacts of a run as their versions are described and called now."""
     versions = _Versions(catalog)
     made = [versions.described(artifact) for artifact in reader.artifacts()]
     used = [versions.described(artifact) for artifact in reader.used_artifacts()]
     deleted = [artifact for artifact in (*made, *used) if versions.was_deleted(artifact)]
-    return RunArtifacts(
+    return ArtifactsNow(
         tuple(artifact for artifact in made if artifact not in deleted),
         tuple(artifact for artifact in used if artifact not in deleted),
         tuple(deleted),
