@@ -1146,7 +1146,7 @@ def test_a_signal_handler_that_logs_and_flushes_does_not_deadlock(
         sender = threading.Thread(target=interrupt, args=(send,))
         sender.start()
         count, end = 0, time.monotonic() + 1.0
-        while time.monotonic() < end:
+        while time.monotonic() < end or interrupts <= 5:  # on a busy machine, these come slowly
             log(queue, count)
             count += 1
             if count % 1000 == 0:
@@ -1154,7 +1154,6 @@ def test_a_signal_handler_that_logs_and_flushes_does_not_deadlock(
         done.set()
         sender.join()
     assert queue.flush(WAIT)
-    assert interrupts > 5
     rows = [call for call in run.durable if "x" in call[2]]
     assert sorted(call[1] for call in rows) == list(range(count))
     assert len(run.durable) - len(rows) == interrupts

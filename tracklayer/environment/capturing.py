@@ -70,9 +70,14 @@ def _found(find: Callable[[], Any]) -> Any:
 
 
 def _repository() -> git.Repository | None:
-    """Return the repository of the working folder, as W&B has it, else that of the program."""
+    """Return the repository of the working folder, as W&B has it, else that of the program.
+
+    A program of the Python environment, such as `pytest` or `jupyter`, says nothing of the user's code,
+    though that environment may lie in a repository.
+    """
     file = program.program_file()
-    return git.repository_at([Path.cwd(), *([file.parent] if file else [])])
+    is_own = file is not None and not file.is_relative_to(sys.prefix)
+    return git.repository_at([Path.cwd(), *([file.parent] if file and is_own else [])])
 
 
 def _program(repository: git.Repository | None) -> dict[str, Any]:
