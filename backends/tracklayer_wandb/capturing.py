@@ -37,15 +37,15 @@ class CapturedRun:
         )
         self._records = _Records()
         self.run: Any = wandb.Run(settings)
-        self.run._set_backend(self._records)  # noqa: SLF001
+        self.run._set_backend(self._records)  # noqa: SLF001 - where `wandb.init` puts its own
 
     def at_step(self, step: int) -> None:
         """Name the files of tables by this step, as those of other media."""
-        self.run._local_step = step  # noqa: SLF001
+        self.run._local_step = step  # noqa: SLF001 - its own counts calls
 
     def set_hidden_config(self, path: tuple[str, ...], value: Any) -> None:
         """Set an entry of the config that W&B's pages do not show."""
-        self.run._config_callback(key=("_wandb", *path), val=value)  # noqa: SLF001
+        self.run._config_callback(key=("_wandb", *path), val=value)  # noqa: SLF001 - as it does for charts
 
     def taken(self) -> list[Any]:
         """Return the records since the last call, without those about how the client is used."""

@@ -149,11 +149,6 @@ class Masker:
         return data
 
 
-def environment_masker() -> Masker:
-    """Return what masks this process's secrets."""
-    return Masker(os.environ)
-
-
 def is_secret_name(name: str) -> bool:
     """Say whether an option, variable or parameter of this name holds a secret; `--max-token` does not."""
     words = [word.lower() for word in _WORDS.split(name) if word]
