@@ -119,7 +119,8 @@ def test_every_command_and_every_option_has_help() -> None:
     of_an_artifact = ("show", "get", "diff", "verify", "alias", "pin", "unpin", "delete")
     assert set(commands()) == {
         *("runs", "show", "media", "push", "export", "backends", "recover", "artifacts", "artifact", "gc"),
-        *("diff", "logs", "reproduce", "wait"),
+        *("diff", "logs", "reproduce", "wait", "sweeps", "sweep", "agent"),
+        *(f"sweep {name}" for name in ("create", "show", "pause", "resume", "stop")),
         *(f"artifact {name}" for name in of_an_artifact),
     }
     for name, command in [("tracklayer", main), *commands().items()]:

@@ -428,6 +428,74 @@ def test_packages_are_those_that_can_be_imported() -> None:
     assert json.loads(json.dumps(found)) == found
 
 
+def test_a_package_that_is_installed_while_a_process_runs_is_listed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    site = tmp_path / "site"
+    site.mkdir()
+    monkeypatch.syspath_prepend(site)
+    assert "late" not in known(PARTS - {"packages"})["packages"]
+    (tmp_path / "late").mkdir()
+    (tmp_path / "late/METADATA").write_text("Metadata-Version: 2.1\nName: late\nVersion: 2.0\n")
+    (tmp_path / "late").rename(site / "late-2.0.dist-info")
+    assert known(PARTS - {"packages"})["packages"]["late"] == "2.0"
+
+
+# -- the second run of a process ------------------------------------------------------------------
+
+
+def test_the_code_of_a_program_is_what_it_was_at_its_first_run(
+    repository: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (repository / "train.py").write_text("print(2)\n")
+    first = known()
+    commit(repository, train_py="print(3)\n")
+    monkeypatch.setenv("PATH", "")  # there is no git any more
+    assert known() == first
+    assert "+print(2)" in first["diff"]
+
+
+def test_at_a_prompt_the_code_is_looked_at_for_each_run(
+    repository: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "ps1", ">>> ", raising=False)
+    first = known()["git"]["commit"]
+    head = commit(repository, train_py="print(3)\n")
+    assert known()["git"]["commit"] == head != first
+
+
+def test_each_working_folder_has_its_own_repository(
+    repository: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run_git(tmp_path, "clone", "--quiet", str(repository), "clone")
+    first = known()
+    monkeypatch.chdir(tmp_path / "clone")
+    assert known()["git"]["root"] == str(tmp_path / "clone")
+    monkeypatch.chdir(repository)
+    assert known() == first
+
+
+def test_a_secret_that_a_process_is_given_later_is_masked_from_then_on(
+    repository: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (repository / "train.py").write_text("say('correct horse')\n")
+    assert "correct horse" in known()["diff"]
+    monkeypatch.setenv("MY_PASSWORD", "correct horse")
+    assert "say('***')" in known()["diff"]
+
+
+def test_what_changes_from_run_to_run_is_of_each_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    known(PARTS - {"arguments", "variables"})
+    monkeypatch.setattr(sys, "argv", ["x", "--lr=1"])
+    monkeypatch.setenv("XLA_FLAGS", "--of-the-second")
+    found = known(PARTS - {"arguments", "variables"})
+    assert found["args"] == ["--lr=1"]
+    assert found["variables"]["XLA_FLAGS"] == "--of-the-second"
+
+
+# -- jobs, programs, devices ----------------------------------------------------------------------
+
+
 def test_jobs_are_known_by_what_slurm_and_kubernetes_say(monkeypatch: pytest.MonkeyPatch) -> None:
     for name, value in {
         "SLURM_JOB_ID": "7", "SLURM_ARRAY_TASK_ID": "3", "SLURM_JWT": "hunter22hunter22",

@@ -176,3 +176,18 @@ def test_seeds_that_train_at_once_are_a_band(tmp_path: Path) -> None:
     assert (accuracy.value[-1] > 0.93).all()
     assert len(np.unique(accuracy.value[5])) > 1  # the seeds differ
     assert len(printed.splitlines()) == 18
+
+
+def test_a_sweep_stops_poor_trials_and_finds_a_good_one(tmp_path: Path) -> None:
+    printed = run_example("sweep_digits.py", "sqlite", tmp_path)
+    found = re.search(r"sweep (\w+): 20 trials, (\d+) of them pruned\nbest: run (\w+)", printed)
+    assert found is not None, printed
+    store = tracklayer.open_store(tmp_path / "store")
+    runs = store.runs(project="digits-sweep", group=found[1])
+    assert [run.info.state for run in runs] == ["finished"] * 20
+    pruned = [run for run in runs if run.summary.get("pruned")]
+    assert 0 < len(pruned) == int(found[2])
+    assert all(len(run.metric("val/accuracy")) < 10 for run in pruned)
+    best = store.run(found[3])
+    assert best.metric("val/accuracy").value.max() >= 0.98
+    assert f"learning_rate': {best.config['optimizer']['learning_rate']}" in printed

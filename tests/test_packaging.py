@@ -12,6 +12,8 @@ from pathlib import Path
 
 import pytest
 
+from tracklayer import registry
+
 ROOT = Path(__file__).parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 BACKENDS = sorted(p.name for p in (ROOT / "backends").iterdir() if (p / "__init__.py").exists())
@@ -48,6 +50,20 @@ def test_the_extra_all_holds_every_extra_but_dev() -> None:
     (everything,) = extras["all"]
     named = re.findall(r"[a-z]+", everything.partition("[")[2])
     assert set(named) == set(extras) - {"all", "dev"}
+
+
+def test_a_backend_that_is_installed_while_a_process_runs_is_found(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    site, info = tmp_path / "site", tmp_path / "late"
+    site.mkdir()
+    monkeypatch.syspath_prepend(site)
+    assert "late" not in registry.registered()
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: late\nVersion: 2.0\n")
+    (info / "entry_points.txt").write_text("[tracklayer.backends]\nlate = tracklayer.null:backend\n")
+    info.rename(site / "late-2.0.dist-info")
+    assert registry.load("late").name == "disabled"
 
 
 @pytest.mark.slow

@@ -40,7 +40,7 @@ from tracklayer.settings import Settings
 from tracklayer.spill import Call, Spill
 from tracklayer.surroundings import ConsoleLine, SystemRow
 from tracklayer.values import Histogram, Text
-from tracklayer_sqlite import backend, lease, recording, schema, starting
+from tracklayer_sqlite import backend, connecting, lease, recording, schema, starting
 from tracklayer_sqlite.connecting import on_network
 from tracklayer_sqlite.recording import SQLiteRun
 
@@ -1179,6 +1179,18 @@ def test_an_id_can_be_tried_again_when_its_run_could_not_be_started(
     with tracklayer.init(id="r") as run:
         run.log({"x": 1})
     assert points(reader_of(store), "x") == [(0, 1)]
+
+
+def test_a_process_compiles_a_statement_once(store: Path) -> None:
+    def recorded(run_id: str) -> int:
+        run = begun(store, run_id)
+        run.log({"a": 1}, step=0, time=1.0)
+        run.update_config({"lr": 1})
+        run.finish(Status())
+        assert reader_of(store, run_id).config == {"lr": 1}
+        return len(connecting._compiled())
+
+    assert recorded("first") == recorded("second") > 0
 
 
 # -- poison -------------------------------------------------------------------------------------------

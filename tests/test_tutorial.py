@@ -392,10 +392,26 @@ def test_a_model_as_an_artifact(see: See, data: Any, tmp_path: Path, request: py
         assert (made.name, made.used_by) == ("digits-cnn", [later.id])
 
 
-def test_sweeps_say_what_there_is_instead() -> None:
-    for name in ("sweep", "agent"):
-        with pytest.raises(AttributeError, match=f"wandb.{name} is not in tracklayer"):
-            getattr(wandb, name)
+@pytest.mark.usefixtures("store")
+def test_a_sweep_needs_no_server() -> None:
+    tried: list[float] = []
+
+    def main() -> None:
+        with wandb.init(project="my-first-sweep") as run:
+            score = run.config.x**3 + run.config["y"]
+            tried.append(score)
+            run.log({"score": score})
+
+    sweep_configuration = {
+        "method": "random",
+        "metric": {"goal": "minimize", "name": "score"},
+        "parameters": {"x": {"max": 0.1, "min": 0.01}, "y": {"values": [1, 3, 7]}},
+    }
+    sweep_id = wandb.sweep(sweep=sweep_configuration, project="my-first-sweep")
+    wandb.agent(sweep_id, function=main, count=3)
+    runs = wandb.Api().runs("my-first-sweep", filters={"group": sweep_id})
+    assert [run.summary["score"] for run in runs] == tried
+    assert len(tried) == 3
 
 
 def test_all_that_reproduces_a_run_goes_into_the_config(see: See) -> None:

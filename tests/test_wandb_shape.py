@@ -82,6 +82,8 @@ def warnings(caplog: pytest.LogCaptureFixture) -> list[str]:
 CALLS: dict[str, tuple[Callable[..., Any], Callable[..., Any]]] = {
     "init": (real.init, tracklayer.init),
     "login": (real.login, tracklayer.login),
+    "sweep": (real.sweep, tracklayer.sweep),
+    "agent": (real.agent, tracklayer.agent),
     "log": (real.Run.log, ActiveRun.log),
     "finish": (real.Run.finish, ActiveRun.finish),
     "define_metric": (real.Run.define_metric, ActiveRun.define_metric),

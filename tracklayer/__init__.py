@@ -42,6 +42,8 @@ if TYPE_CHECKING:
     from tracklayer.registry import open_store
     from tracklayer.replaying import replay
     from tracklayer.starting import init
+    from tracklayer.sweeps.agents import agent
+    from tracklayer.sweeps.creating import sweep
     from tracklayer.values import Histogram, Text
 
     config: Config
@@ -67,6 +69,8 @@ __all__ = [  # noqa: RUF022 - in the order in which one meets them
     "mark_preempting",
     "watch",
     "unwatch",
+    "sweep",
+    "agent",
     "login",
     "Histogram",
     "Text",
@@ -92,6 +96,8 @@ __all__ = [  # noqa: RUF022 - in the order in which one meets them
 # imported when first used: `import tracklayer` costs next to nothing
 _HOMES: Final[Mapping[str, str]] = {
     "init": "starting",
+    "sweep": "sweeps.creating",
+    "agent": "sweeps.agents",
     "login": "credentials",
     "Histogram": "values",
     "Text": "values",

@@ -60,7 +60,7 @@ class Agreement:
     """
 
     def __init__(self, wanted: RunInfo, resume: str | None, *, has_id: bool, per_process: bool) -> None:
-        self.index, self._count, self._board = _place()
+        self.index, self._count, self._board = place()
         self.has_id = has_id or self.index > 0
         self.records = self.index == 0 or per_process
         self._wanted = wanted
@@ -198,7 +198,8 @@ def _decides(resume: str | None, *, has_id: bool, per_process: bool) -> bool:
     return resume in {"auto", "must"} or (resume == "allow" and has_id)
 
 
-def _place() -> tuple[int, int, Board | None]:
+def place() -> tuple[int, int, Board | None]:
+    """Return which process this is, of how many, and where they leave notes for one another."""
     if "jax" not in sys.modules:  # and is not to be imported for this
         return 0, 1, None
     from tracklayer.jax import processes

@@ -181,10 +181,13 @@ class Settings:
                 omitted |= parts
         return omitted
 
-    def default(self, argument: str) -> Any:
-        """Return what an argument is that `init` was not given; None if nothing says it."""
+    def default(self, argument: str, otherwise: str | None = None) -> Any:
+        """Return what an argument is that `init` was not given, or None.
+
+        It is what this says, else the one otherwise meant, else what W&B's variable says.
+        """
         said = getattr(self, _FIELDS[argument])
-        return wandb_default(argument) if said is None else said
+        return said if said is not None else otherwise or wandb_default(argument)
 
 
 def chosen_config(

@@ -97,6 +97,23 @@ def plain(value: Any, path: str, strange: list[str]) -> Any:  # noqa: PLR0911 - 
     return words
 
 
+def laid_over(
+    config: Mapping[str, Any], values: Mapping[str, Any], replaced: list[str], path: str = ""
+) -> dict[str, Any]:
+    """Return a config with values laid over it, nested ones too; `replaced` collects the paths of others."""
+    result = dict(config)
+    for key, value in values.items():
+        old = result.get(key)
+        inner = as_mapping(old) if isinstance(value, Mapping) else None
+        if inner is not None:
+            result[key] = laid_over(inner, cast("Mapping[str, Any]", value), replaced, f"{path}{key}.")
+        else:
+            if key in result and plain(old, key, []) != value:
+                replaced.append(path + key)
+            result[key] = value
+    return result
+
+
 def _numbers(value: Any) -> Any:
     """Return the number in a numpy or jax scalar, or those in an array as nested lists; None for others."""
     numpy = sys.modules.get("numpy")
@@ -190,6 +207,23 @@ class Config(_Values):
     """The run's config: items, attributes and `update`; what changes is recorded at once."""
 
     _what = "config"
+
+    def __init__(self, send: Callable[[dict[str, Any]], None]) -> None:
+        super().__init__(send)
+        object.__setattr__(self, "_held", {})
+
+    def hold(self, values: Mapping[str, Any]) -> None:
+        """Have values that are set stay, nested ones too, whatever is said later: a trial's parameters."""
+        object.__setattr__(self, "_held", values)
+
+    def _put(self, values: Mapping[str, Any]) -> None:
+        replaced: list[str] = []
+        held = {key: value for key, value in self._held.items() if key in values}
+        super()._put(laid_over(values, held, replaced))
+        new = [path for path in replaced if path not in self._named]
+        if new:
+            self._named.update(new)
+            reporting.warn(f"config {', '.join(new)}: a parameter of the sweep, which stays as it is")
 
     def update(self, *sources: Any, allow_val_change: bool | None = None, **values: Any) -> None:
         """Merge in mappings, dataclasses, namespaces, or keywords.

@@ -20,7 +20,17 @@ def wait_for_taps(*, at_end: bool = False) -> None:
 
 
 def finish_queues(queues: Sequence[Queue], status: Status) -> None:
-    """Finish the first queue, a local one, and the others side by side, so that none waits for another."""
+    """Finish the first queue, a local one, and the others side by side, so that none waits for another.
+
+    Those that come last follow, to tell of a run that is recorded.
+    """
+    _finish_side_by_side([queue for queue in queues if not queue.comes_last], status)
+    for queue in queues:
+        if queue.comes_last:
+            queue.finish(status)
+
+
+def _finish_side_by_side(queues: Sequence[Queue], status: Status) -> None:
     if len(queues) == 1:
         queues[0].finish(status)
         return

@@ -13,6 +13,9 @@
     ├── RunInUseError (RuntimeError)         another live process records this run
     ├── ArtifactNotFoundError (LookupError)
     ├── AmbiguousArtifactError (LookupError)
+    ├── SweepNotFoundError (LookupError)
+    ├── TrialLostError (RuntimeError)        a sweep's trial is another process's by now, or has ended
+    ├── TrialPruned                          no error: a sweep's trial is to end, as it does badly
     ├── FileChangedError (RuntimeError)      a file changes while it is stored
     ├── BackendUnavailableError (RuntimeError)   cannot be used here: package, login, server
     ├── BackendLostError (ConnectionError)   was usable, and is gone for good
@@ -21,7 +24,7 @@
         ├── CorruptArtifactError
         └── StoreTooNewError
 
-Each is also the standard exception that a caller would catch.  Errors of *recording* (a full disk, a
+Each error is also the standard exception that a caller would catch.  Errors of *recording* (a full disk, a
 server that is away) are never raised into training: they are reported once and counted.
 """
 
@@ -75,6 +78,24 @@ class ArtifactNotFoundError(TracklayerError, LookupError):
 
 class AmbiguousArtifactError(TracklayerError, LookupError):
     """Several projects have an artifact of that name; the message lists them."""
+
+
+class SweepNotFoundError(TracklayerError, LookupError):
+    """No sweep goes by that name, or several do; the message lists them."""
+
+
+class TrialLostError(TracklayerError, RuntimeError):
+    """A sweep's trial has ended, or another process works on it: its process was taken for dead."""
+
+
+class TrialPruned(TracklayerError):  # noqa: N818 - Optuna's name for it, and it is no error
+    """The trial of a sweep is to end early, as it does badly beside the others; the message says when.
+
+    Raised by `log` and `log_series`, once they have recorded the row, whenever that holds the sweep's metric.
+    Catch it to save what there is, then end the run or raise it again: the agent goes on with the next trial.
+    A program of several JAX processes gets it in process 0, which is the one that records.  Rows of
+    `tracklayer.jax.log` raise nothing, since a compiled program cannot be ended in the middle.
+    """
 
 
 class FileChangedError(TracklayerError, RuntimeError):

@@ -5,7 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Final
 
-_OURS: Final = frozenset({"runs", "tensorboard", "blobs", "ledgers", "artifacts", "incoming", "claims"})
+_OURS: Final = frozenset(
+    {"runs", "tensorboard", "blobs", "ledgers", "artifacts", "incoming", "claims", "sweeps"}
+)
 
 
 def make_store(store: Path) -> None:

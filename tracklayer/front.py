@@ -49,18 +49,23 @@ if TYPE_CHECKING:
     from tracklayer.alerts.rules import Rule
     from tracklayer.jax.models import WatchedModels
     from tracklayer.reading import RunReader
-    from tracklayer.rows import QueuedRow
+    from tracklayer.rows import QueuedRow, Series
     from tracklayer.settings import Settings
 
 _MAX_KEY_SETS: Final = 4096  # a program with ever new keys must not fill the memory with them
 
 
 @final
-class _OpenGate:
-    """Stands for several queues, each of which looks for room itself."""
+class _Gate:
+    """Stands for a queue where `log` looks for one that has room.
+
+    Open, it is for several queues, each of which looks for room itself; shut, `log` takes its long way.
+    """
 
     items = ()
-    room = 1
+
+    def __init__(self, *, is_open: bool) -> None:
+        self.room = int(is_open)
 
 
 @final
@@ -83,13 +88,14 @@ class ActiveRun(ArtifactFront):
         recorded: Callable[[], RunReader | None] = lambda: None,
         watch: NonFiniteWatch | None = None,
         rules: RuleWatch | None = None,
+        sweep_id: str | None = None,
     ) -> None:
         self._info = info
         self._queues = queues
         self._sink: Run = queues[0] if len(queues) == 1 else FanOut(queues)
         self._put = queues[0].put if len(queues) == 1 else self._put_each
         # with one queue, `log` itself looks whether there is room, and appends to what waits
-        self._gate: Queue | _OpenGate = queues[0] if len(queues) == 1 else _OpenGate()
+        self._gate: Queue | _Gate = queues[0] if len(queues) == 1 else _Gate(is_open=True)
         self._append = queues[0].items.append if len(queues) == 1 else self._put_each
         self._is_plain = SCALAR_TYPES.issuperset
         self._keys: object = None
@@ -102,6 +108,9 @@ class ActiveRun(ArtifactFront):
         self._closed = -1
         """The last step that a call without a step completed."""
         self._lock = threading.RLock()
+        self._stop: tuple[str, Exception] | None = None
+        """What `log` raises, and with which key."""
+        self._sweep_id = sweep_id
         self._settings = settings
         self._on_finish = on_finish
         self._finished = False
@@ -172,6 +181,11 @@ class ActiveRun(ArtifactFront):
     def group(self) -> str | None:
         """The run's group."""
         return self._info.group
+
+    @property
+    def sweep_id(self) -> str | None:
+        """The sweep whose trial the run is, or is part of."""
+        return self._sweep_id
 
     @property
     def job_type(self) -> str | None:
@@ -268,6 +282,7 @@ class ActiveRun(ArtifactFront):
                 else the row holds is recorded first.
             UsageError: a negative step.
             RunFinishedError: the run was finished.
+            TrialPruned: the row holds the metric of a sweep, and the trial is to end early.
         """
         if (
             step.__class__ is int
@@ -303,8 +318,19 @@ class ActiveRun(ArtifactFront):
             self._put_media(at, time, taken, taken.media)
         elif taken:
             self._put((at, time, taken))
+        self._raise_stop(taken)
         if error is not None:
             raise error
+
+    def stop_at(self, key: str, error: Exception) -> None:
+        """Have every row that holds a key raise from now on, once it is recorded; called from any thread."""
+        self._stop = key, error
+        self._gate = _Gate(is_open=False)
+
+    def _raise_stop(self, row: dict[str, Any] | RichValues | Series) -> None:
+        if self._stop is not None and self._stop[0] in row:
+            self.summary["pruned"] = True
+            raise self._stop[1].with_traceback(None)  # it may be raised many times
 
     def _put_media(self, step: int, time: float, row: RichValues, media: MediaValues) -> None:
         """Pass on a row with media: the rest of it at once, but where rows must stay in order."""
@@ -349,6 +375,7 @@ class ActiveRun(ArtifactFront):
                 others; what else there is is recorded first.
             UsageError: a negative step.
             RunFinishedError: the run was finished.
+            TrialPruned: the values hold the metric of a sweep, and the trial is to end early.
         """
         if not self._check_open("log_series"):
             return
@@ -365,6 +392,7 @@ class ActiveRun(ArtifactFront):
                 self._newest = max(self._newest, taken.last_step)
         if taken.count:
             self._put((first, at_time, taken))
+        self._raise_stop(taken)
         if error is not None:
             raise error
 

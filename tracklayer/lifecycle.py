@@ -17,12 +17,12 @@ import signal
 import sys
 import threading
 import weakref
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Generator
+from contextlib import contextmanager, suppress
 from types import FrameType
 from typing import TYPE_CHECKING, Final, NoReturn
 
-from tracklayer.errors import NoActiveRunError
+from tracklayer.errors import NoActiveRunError, TrialPruned
 from tracklayer.forking import tell_children
 from tracklayer.protocol import Status
 
@@ -72,6 +72,11 @@ def open_run() -> ActiveRun | None:
     return _open.current if _open.current in _open.all else None
 
 
+def open_runs() -> tuple[ActiveRun, ...]:
+    """Return the runs that are open in this process, oldest first."""
+    return tuple(_open.all)
+
+
 def opened(run: ActiveRun, *, current: bool) -> None:
     """Take note of a run that was opened."""
     _open.all.append(run)
@@ -98,8 +103,8 @@ def finished(run: ActiveRun) -> None:
 
 
 def exit_code_of(error: BaseException | None) -> int:
-    """Return the exit code that a process ending with this exception has."""
-    if error is None:
+    """Return the exit code of a process that ends with this exception; a trial that is pruned ends well."""
+    if error is None or isinstance(error, TrialPruned):
         return 0
     if isinstance(error, SystemExit):
         code = error.code
@@ -107,6 +112,41 @@ def exit_code_of(error: BaseException | None) -> int:
     if isinstance(error, KeyboardInterrupt):
         return 128 + signal.SIGINT
     return 1
+
+
+def ended_by_signal(exit_code: int) -> bool:
+    """Say whether an exit code is that of a process which a signal ended, as a shell tells it: 128 + n."""
+    return exit_code - 128 in signal.valid_signals()
+
+
+@contextmanager
+def finishing_runs() -> Generator[None]:
+    """Finish the runs that are opened in the block and left open, as the block itself ended."""
+    opened_before = open_runs()
+    error: BaseException | None = None
+    try:
+        yield
+    except BaseException as raised:
+        error = raised
+        raise
+    finally:
+        for run in open_runs():
+            if run not in opened_before:
+                run.finish(exit_code_of(error))
+
+
+@contextmanager
+def finishing_on_signals() -> Generator[None]:
+    """Finish runs on signals in the block, also those that other threads open; for the main thread.
+
+    Else that is so from the first run on that the main thread opens: no other thread can set a handler.
+    """
+    _install_signal_handlers()
+    try:
+        yield
+    finally:
+        if not _open.all:
+            _remove_signal_handlers()
 
 
 def exit_before_others() -> None:

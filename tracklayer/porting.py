@@ -41,7 +41,6 @@ _NO_TAGS: Final = "an alias names one version; what else there is to say goes in
 _AT_LOG: Final = "the content is that at `log_artifact`, whatever is said here"
 _NO_CACHE: Final = "leave it out: there is no cache, the store has each content once"
 _WHOLE: Final = "an artifact is logged whole; equal content is kept once"
-_NO_SWEEP: Final = "make each trial a run of one group: `init(group=…, config=…)`"
 _ASK_SERVER: Final = "it is about W&B's server: `wandb.Api` has it"
 _NOTHING_TO_DO: Final = "leave it out: there is nothing to do here"
 _LOG_YOURSELF: Final = "log its values with `run.log`, where you have them"
@@ -89,9 +88,9 @@ NAMES: Final[Mapping[str, Mapping[str, Name]]] = {
         "plot_table": _here(),
         "Run": _here("what a backend implements; what `init` returns is an `ActiveRun`"),
         "errors": _here("tracklayer's own tree, below `TracklayerError`"),
-        "sweep": _not(_NO_SWEEP),
-        "agent": _not(_NO_SWEEP),
-        "controller": _not(_NO_SWEEP),
+        "sweep": _here("no server: a file in the store, which any number of agents share"),
+        "agent": _here("calls the function in its own thread"),
+        "controller": _not("none is needed: each agent chooses its own trials, by what all have found"),
         "link_model": _not(f"`log_model` records it; {_NO_REGISTRY}"),
         "restore": _not("`use_artifact` finds what `save` kept, in `run-<id>-files`"),
         "join": _not("`finish` is its newer name"),
@@ -177,6 +176,22 @@ NAMES: Final[Mapping[str, Mapping[str, Name]]] = {
         "referrer": _not(_NOTHING_TO_DO),
         "prompt": _not(_NO_PROMPT),
         "anonymous": _not("leave it out: it does nothing in wandb either", (None, "never")),
+    },
+    "sweep": {
+        "sweep": _here("also the path of a YAML file"),
+        "entity": _here(),
+        "project": _here(),
+        "prior_runs": _here("runs of this store"),
+    },
+    "agent": {
+        "sweep_id": _here(),
+        "function": _here("without one, the sweep's `program` is run"),
+        "entity": _here(),
+        "project": _here(),
+        "count": _here("without it, the agent ends when the sweep has nothing more to try"),
+        "forward_signals": _not("leave it out: a program always gets them", (None, False, True)),
+        "term_timeout": _not("leave it out: programs have 30 s to finish their runs"),
+        "max_consecutive_failed_runs": _not("leave it out: an agent ends when its first 3 trials fail"),
     },
     "Settings": {
         "entity": _here(),
@@ -401,8 +416,8 @@ NAMES: Final[Mapping[str, Mapping[str, Name]]] = {
         "settings": _not("`info` says what the run is, `dir` where its store is"),
         "starting_step": _not("`step`, before the first `log`"),
         "status": _not("`flush` says whether all is durable"),
-        "sweep_id": _not(_NO_SWEEP),
-        "sweep_url": _not(_NO_SWEEP),
+        "sweep_id": _here(),
+        "sweep_url": _not("`tracklayer sweep show ID` tells of it"),
         "sync_dir": _not("`dir` is the store; `tracklayer push` sends the run"),
         "to_html": _not("`url` is where W&B shows it"),
         "write_logs": _not("`log` takes text, too"),
@@ -428,7 +443,7 @@ NAMES: Final[Mapping[str, Mapping[str, Name]]] = {
         "default_entity": _not("a store has no default"),
         "project": _not("`runs(project)` lists what belongs to one"),
         "projects": _not("`{run.project for run in Api().runs()}` are those there are"),
-        "sweep": _not("`runs(filters={'group': …})` finds the trials of one group"),
+        "sweep": _not("`runs(filters={'group': …})` finds the runs of a sweep: its id is their group"),
         "flush": _not("leave it out: nothing is cached"),
         "create_run": _not("`init` creates runs"),
         "create_project": _not("leave it out: a project is there as soon as a run names it"),
@@ -478,7 +493,7 @@ NAMES: Final[Mapping[str, Mapping[str, Name]]] = {
         "order": _here("`created_at`, `config.*` and `summary_metrics.*`, with + or -"),
         "per_page": _here(_READ_WHOLE),
         "lazy": _here(_READ_WHOLE),
-        "include_sweeps": _not("leave it out: there are none"),
+        "include_sweeps": _not("leave it out: a run's `group` is its sweep's id"),
     },
     "Api.artifact": {"name": _here(), "type": _here()},
     "Api.artifacts": {
@@ -525,8 +540,8 @@ NAMES: Final[Mapping[str, Mapping[str, Name]]] = {
         "stop": _not("end the process that records it"),
         "metadata": _not("`open_store().run(id).environments()` says what it ran on"),
         "system_metrics": _not("`open_store().run(id).system_metrics()` has them"),
-        "sweep": _not("`group` is what trials have in common"),
-        "sweep_name": _not("`group` is what trials have in common"),
+        "sweep": _not("`group` is its sweep's id"),
+        "sweep_name": _not("`group` is its sweep's id"),
         "json_config": _not("`json.dumps(run.config)`"),
         "rawconfig": _not("`config` has all that was recorded"),
         "storage_id": _not("`id` is the only one there is"),

@@ -236,6 +236,43 @@ class ChoosesCommitInterval(Protocol):
         ...
 
 
+class SweepService(Protocol):
+    """A server that runs sweeps: it chooses the parameters of each trial, and ends those that do badly."""
+
+    def create(
+        self,
+        config: Mapping[str, Any],
+        project: str | None,
+        entity: str | None,
+        prior_runs: Sequence[str] | None,
+    ) -> str:
+        """Start a sweep of W&B's configuration and return its id; the server starts from `prior_runs`.
+
+        Raises:
+            UsageError: the server refuses the configuration; the message says why.
+            BackendUnavailableError: the server does not answer, or this machine cannot use it.
+        """
+        ...
+
+    def agent(
+        self,
+        sweep_id: str,
+        function: Callable[[], object] | None,
+        project: str | None,
+        entity: str | None,
+        count: int | None,
+    ) -> None:
+        """Work on trials of a sweep, `count` of them at most, until the server has no more.
+
+        Each calls `function`, or runs the sweep's program where it is None.
+
+        Raises:
+            SweepNotFoundError: the server has no such sweep.
+            BackendUnavailableError: the server does not answer, or this machine cannot use it.
+        """
+        ...
+
+
 def _usable() -> None:
     """Say that nothing is missing."""
 
@@ -268,6 +305,7 @@ class Backend:
         export: for a backend whose own tools can send a run later: writes one to an empty folder for them,
             and says by which command it is sent.
         server: for a hosted backend: the address of the server that it would talk to.
+        sweeps: for a hosted backend: the sweeps of its server.
     """
 
     name: str
@@ -284,3 +322,4 @@ class Backend:
     deliver: Callable[[RunReader, RunInfo, Received | None, Settings], Delivery] | None = None
     export: Callable[[RunReader, RunInfo, Path], tuple[Delivery, str]] | None = None
     server: Callable[[], str] | None = None
+    sweeps: SweepService | None = None

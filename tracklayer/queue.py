@@ -75,6 +75,7 @@ class Queue:
         commit_interval: seconds between batches.
         limit_bytes: about the most memory to hold.
         finish_timeout: seconds that `finish` waits; for a local backend, since the last progress.
+        comes_last: it is to be finished when the others of the run have been.
     """
 
     def __init__(
@@ -91,10 +92,12 @@ class Queue:
         commit_interval: float = 0.1,
         limit_bytes: int = 256_000_000,
         finish_timeout: float = 30.0,
+        comes_last: bool = False,
     ) -> None:
         self.name = name
         self.info = info
         self.in_order = in_order
+        self.comes_last = comes_last
         self.lost = 0
         """Calls that are recorded nowhere by this backend."""
         self._open_run = open_run

@@ -156,6 +156,10 @@ class RichValues:
         if shipment is not None:
             self.size += shipment.nbytes
 
+    def __contains__(self, key: object) -> bool:
+        """Say whether a key is among those that are no media, before those that bring their own are there."""
+        return key in self._here or key in self._on_device
+
     def without_media(self) -> RichValues | None:
         """Return the rest of the row, if there is any."""
         if not (self._here or self._on_device):
@@ -230,6 +234,10 @@ class Series:
         self.shipment = shipment
         self.size = sum(getattr(column, "nbytes", 100) for column in columns.values())
         self.size += 0 if shipment is None else shipment.nbytes
+
+    def __contains__(self, key: object) -> bool:
+        """Say whether there is a column of this key."""
+        return key in self._columns
 
     def is_ready(self) -> bool:
         """Say whether the rows can be had without waiting for a device."""

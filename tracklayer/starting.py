@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from time import monotonic
@@ -14,6 +14,7 @@ from tracklayer import arguments, lifecycle, naming, registry, reporting
 from tracklayer.agreeing import Agreement
 from tracklayer.alerts.rules import RuleWatch
 from tracklayer.artifacts.locations import locate
+from tracklayer.configuration import laid_over
 from tracklayer.errors import (
     BackendUnavailableError,
     RunExistsError,
@@ -37,6 +38,7 @@ from tracklayer.settings import (
     wandb_default,
 )
 from tracklayer.summaries import MetricSummaries
+from tracklayer.sweeps.current import Trial, current_trial, settled
 from tracklayer.watching import NonFiniteWatch
 
 _RESUMES: Final = (None, "allow", "must", "never", "auto")
@@ -76,11 +78,16 @@ def init(
     run with the same id that does as much and records nothing.  No process waits for another, but for
     what process 0 finds to resume, for 18 s at most.
 
+    In a trial of a sweep, the run is of the sweep's project, entity and store, unless those are given, and of
+    the group that its id names.  The first run is the trial's own: what it logs of the sweep's metric, and
+    how it ends, is what the sweep goes by.  Others belong to the group, and are of no account to the sweep.
+
     Args:
         project: what groups runs; `"uncategorized"` by default.
         entity: W&B's user or team.
         name: for people; the id by default.
-        config: hyperparameters: a mapping, dataclass or namespace, nested as it is.
+        config: hyperparameters: a mapping, dataclass or namespace, nested as it is.  In a trial of a sweep,
+            its parameters win over these, nested ones too, and over what `run.config` is told later.
         config_exclude_keys: what of the config is left out.
         config_include_keys: what alone of it is taken.
         group: what groups runs within a project.
@@ -90,7 +97,8 @@ def init(
         id: what names the run for ever; random by default.
         resume: `"allow"` continues the run `id` if it is recorded, `"must"` demands that, `"never"` that
             it is new, which is also the default; `"auto"` (or True) continues the newest run of this
-            project, name, group and job type that failed or crashed, else starts one.
+            project, name, group and job type that failed or crashed, else starts one.  In a trial of a
+            sweep that is the run of the trial's last attempt, if its process died.
         mode: W&B's: `"online"`, `"offline"`, `"disabled"`.
         dir: the store's folder; `TRACKLAYER_DIR`, else `.tracklayer`.
         backend: where to record: names, as a list or with commas; `TRACKLAYER_BACKEND`, else `sqlite`.
@@ -109,6 +117,7 @@ def init(
         RunExistsError: the id is recorded, and `resume` does not allow to continue it.
         RunNotFoundError: nothing to resume, with `resume="must"`.
         RunInUseError: another live process records this run.
+        TrialLostError: this process's trial of a sweep is tried again by another one.
         BackendUnavailableError: no backend can record; or a hosted one cannot, with
             `TRACKLAYER_FALLBACK=error`.
         StoreError: the store cannot be written.
@@ -121,20 +130,28 @@ def init(
     )
     if save_code is not None:
         recording = replace(recording, save_code=save_code)
+    trial = current_trial(recording.backends)
+    if trial.store is not None and not (dir or told.root_dir):
+        recording = replace(recording, dir=trial.store)
     locate(
         recording.artifacts, recording.dir
     )  # one that cannot be is to be mended before anything is recorded
-    resuming = _checked_resume(resume or default("resume"))
+    id, project, entity = settled(trial, id, project, entity)  # noqa: A001 - see above
+    # a server that hands out a trial again wants it continued
+    resuming = _checked_resume(resume or default("resume", trial.run_id and "allow"))
     reinit = _checked_reinit(told.reinit if reinit is None else reinit)
     if tags is None:
         tags = told.run_tags if told.run_tags is not None else (wandb_default("tags") or "").split(",")
     run_id = id or default("id")
+    if trial.sweep_id is not None and resuming == "auto" and not run_id:
+        run_id = trial.previous_run  # and no other trial's
+        resuming = "allow" if run_id else None
     info = RunInfo(
         id=naming.check_run_id(run_id) if run_id else naming.new_run_id(),
-        project=naming.check_project(project or default("project") or DEFAULT_PROJECT),
+        project=naming.check_project(project or default("project", trial.project) or DEFAULT_PROJECT),
         name=naming.check_name("name", name or default("name")) or "",
-        entity=naming.check_name("entity", entity or default("entity")),
-        group=naming.check_name("group", group or default("group")),
+        entity=naming.check_name("entity", entity or default("entity", trial.entity)),
+        group=naming.check_name("group", group or default("group", trial.group)),
         job_type=naming.check_name("job type", job_type or default("job_type")),
         tags=naming.check_tags([tags] if isinstance(tags, str) else [t for t in tags if t != ""]),
         notes=default("notes") if notes is None else notes,
@@ -151,18 +168,19 @@ def init(
             'pass reinit="create_new"'
         )
         previous.finish()
-    run = _open_here(recording, agreement, resuming)
+    run = _open_here(recording, agreement, resuming, trial)
     lifecycle.opened(run, current=reinit != "create_new")
-    run.config.update(config)
+    run.config.update(laid_over(config, trial.parameters, []))
+    run.config.hold(trial.parameters)
     run.start_observing()
     return run
 
 
-def _open_here(settings: Settings, agreement: Agreement, resume: str | None) -> ActiveRun:
+def _open_here(settings: Settings, agreement: Agreement, resume: str | None, trial: Trial) -> ActiveRun:
     """Open the run of this process: process 0 decides, the others follow."""
     if agreement.index == 0:
         try:
-            opening = _Opening(settings, agreement)
+            opening = _Opening(settings, agreement, trial)
             run = opening.open(resume)
             agreement.tell(run.info, opening.continued)
         except Exception as error:
@@ -175,9 +193,9 @@ def _open_here(settings: Settings, agreement: Agreement, resume: str | None) -> 
     # process 0 may take its time to come to it, and as much to open
     outcome = agreement.outcome(2 * settings.start_timeout)
     if agreement.records:
-        return _Opening(settings, agreement).open(resume)
+        return _Opening(settings, agreement, trial).open(resume)
     settings = replace(settings, backends=(NO_BACKEND,), finish_timeout=_NOTHING_TO_KEEP)
-    run = _Opening(settings, agreement).open(None)
+    run = _Opening(settings, agreement, trial).open(None)
     if outcome is not None:
         run.config.restore(outcome.config)
         run.summary.restore(outcome.summary)
@@ -193,10 +211,11 @@ class _Opening:
         continued: what the run's earlier segments recorded.
     """
 
-    def __init__(self, settings: Settings, agreement: Agreement) -> None:
+    def __init__(self, settings: Settings, agreement: Agreement, trial: Trial) -> None:
         self.continued: RunReader | None = None
         self._settings = settings
         self._agreement = agreement
+        self._trial = trial
         self._info = agreement.info
         self._deadline = monotonic() + settings.start_timeout
         self._summaries = MetricSummaries()
@@ -249,6 +268,12 @@ class _Opening:
 
         if self._settings.backends != (NO_BACKEND,):
             self._watch.tell(self._info.id)
+        self.continued = recorded() if self._info.resumed else None
+
+        def stop(key: str, error: Exception) -> None:
+            run.stop_at(key, error)
+
+        self._tell_trial(stop)
         run = ActiveRun(
             self._info,
             self._queues,
@@ -258,11 +283,33 @@ class _Opening:
             recorded,
             self._watch,
             self._rules,
+            self._trial.sweep_id,
         )
-        self.continued = recorded() if self._info.resumed else None
         if self.continued is not None:
             run.continue_from(self.continued)
         return run
+
+    def _tell_trial(self, stop: Callable[[str, Exception], None]) -> None:
+        """Have the trial of a sweep get what the run logs, if it is the trial's own."""
+        if self._agreement.index > 0:
+            return
+        watching = self._trial.watch(self._info, stop, self.continued)
+        if watching is None:
+            return
+        queue = Queue(
+            f"sweep {self._trial.sweep_id}",
+            self._info,
+            lambda: watching,
+            remedy="its trial is tried again once this process has ended",
+            hosted=True,  # nothing of training is to wait for it
+            commit_interval=self._settings.commit_interval,
+            limit_bytes=self._settings.queue_bytes,
+            finish_timeout=self._settings.finish_timeout,
+            comes_last=True,
+        )
+        self._queues.append(queue)
+        with suppress(TimeoutError):  # it opens at once
+            queue.wait_open(self._settings.start_timeout)
 
     def _chosen(self) -> list[Backend]:
         """Return the backends, stores first, with a local record beside hosted ones."""

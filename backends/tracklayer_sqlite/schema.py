@@ -26,6 +26,7 @@ can hold many runs; in a run's file it is 1.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import cache
 from typing import Any, Final
 
 from sqlalchemy import (
@@ -39,11 +40,12 @@ from sqlalchemy import (
     Table,
     Text,
     UniqueConstraint,
-    inspect,
+    create_mock_engine,
     select,
     text,
     update,
 )
+from sqlalchemy.schema import ExecutableDDLElement
 from sqlalchemy.types import UserDefinedType
 
 from tracklayer.artifacts.records import ArtifactFile, files_digest
@@ -317,14 +319,28 @@ def current_version() -> int:
 
 def create(connection: Connection) -> None:
     """Create all tables in an empty database, within the caller's transaction."""
-    metadata.create_all(connection)
+    for statement in _tables():
+        connection.exec_driver_sql(statement)
     connection.exec_driver_sql(_METRICS_VIEW)
     connection.execute(schema_version.insert().values(version=current_version()))
 
 
+@cache
+def _tables() -> list[str]:
+    """Return the statements that create the tables: SQLAlchemy would compile them for each file anew."""
+    statements: list[str] = []
+
+    def keep(statement: ExecutableDDLElement, *_: object) -> None:
+        statements.append(str(statement.compile(dialect=engine.dialect)))
+
+    engine = create_mock_engine("sqlite://", keep)
+    metadata.create_all(engine, checkfirst=False)
+    return statements
+
+
 def is_empty(connection: Connection) -> bool:
     """Say whether nothing was created yet."""
-    return not inspect(connection).get_table_names()
+    return not connection.exec_driver_sql("SELECT EXISTS (SELECT 1 FROM sqlite_master)").scalar()
 
 
 def version_of(connection: Connection, name: object) -> int:

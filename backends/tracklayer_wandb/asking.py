@@ -100,13 +100,17 @@ def asking() -> Generator[None]:
             forget_dead_client(client)
             msg = "the wandb client's process is gone; push again"
             raise BackendUnavailableError(msg) from error
-        answer: Any = getattr(_cause(error), "response", None)
-        status = 0 if answer is None else int(getattr(answer, "http_status", 0))
-        said = explained(str(error).strip() or type(error).__name__, status)
+        said = explained(str(error).strip() or type(error).__name__, http_status(error))
         msg = f"cannot ask {api_url()}: {said}"
         raise BackendUnavailableError(msg) from error
     finally:
         end_client_in_time()
+
+
+def http_status(error: BaseException) -> int:
+    """Return the HTTP status for which the client raised an error; 0 where there is none."""
+    answer: Any = getattr(_cause(error), "response", None)
+    return 0 if answer is None else int(getattr(answer, "http_status", 0))
 
 
 @lru_cache(maxsize=1)

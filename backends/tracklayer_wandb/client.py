@@ -62,6 +62,25 @@ def overridden(settings: Any, values: Mapping[str, Any]) -> Generator[None]:
             setattr(settings, name, None)
 
 
+@contextmanager
+def apart_from_sweep(run_id: str) -> Generator[None]:
+    """Let another run than the one of a sweep's trial start as itself: the client takes each for that one."""
+    client: Any = wandb_setup.singleton()
+    settings = client.settings
+    trial = {name: getattr(settings, name) for name in ("sweep_id", "sweep_param_path", "run_id")}
+    if not settings.sweep_id or settings.run_id == run_id:
+        yield
+        return
+    client._sweep_config = None  # noqa: SLF001 - what it read for the trial's own run
+    for name in trial:
+        setattr(settings, name, None)
+    try:
+        yield
+    finally:
+        for name, value in trial.items():
+            setattr(settings, name, value)
+
+
 def is_death(error: BaseException) -> bool:
     """Say whether this is what the client raises when its process is gone."""
     return isinstance(error, _DEAD) or "service process is not running" in str(error)

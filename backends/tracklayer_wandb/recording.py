@@ -31,6 +31,7 @@ from tracklayer.summaries import MetricSummaries
 from tracklayer.values import Histogram, Text, Value
 from tracklayer_wandb.artifacts import CODE, ArtifactSender, shows_code
 from tracklayer_wandb.client import (
+    apart_from_sweep,
     end_client_in_time,
     forget_failed_start,
     kill_client,
@@ -71,22 +72,23 @@ def open_run(info: RunInfo, resume: Resume | None, settings: Settings) -> WandbR
     }
     quiet_client()
     try:
-        run = wandb.init(
-            entity=info.entity,
-            project=info.project,
-            id=info.id,
-            name=info.name,
-            group=info.group,
-            job_type=info.job_type,
-            tags=list(info.tags),
-            notes=info.notes,
-            dir=str(settings.dir),
-            config={"_wandb": {MARK: {"created_at": info.created_at}}},  # hidden
-            resume=resume or "never",
-            mode="online",
-            reinit="create_new",
-            settings=wandb.Settings(**options),
-        )
+        with apart_from_sweep(info.id):
+            run = wandb.init(
+                entity=info.entity,
+                project=info.project,
+                id=info.id,
+                name=info.name,
+                group=info.group,
+                job_type=info.job_type,
+                tags=list(info.tags),
+                notes=info.notes,
+                dir=str(settings.dir),
+                config={"_wandb": {MARK: {"created_at": info.created_at}}},  # hidden
+                resume=resume or "never",
+                mode="online",
+                reinit="create_new",
+                settings=wandb.Settings(**options),
+            )
     except Exception as error:  # some of the client's errors are of no class of its own
         forget_failed_start()
         message = _first_line(error)
@@ -97,7 +99,7 @@ def open_run(info: RunInfo, resume: Resume | None, settings: Settings) -> WandbR
                 raise RunExistsError(message) from error
         raise BackendUnavailableError(message) from error
     end_client_in_time()
-    found = replace(info, entity=run.entity, url=run.url, resumed=run.resumed)
+    found = replace(info, entity=run.entity, project=run.project, url=run.url, resumed=run.resumed)
     return WandbRun(run, found, settings)
 
 
@@ -175,7 +177,10 @@ class WandbRun:
     def update_config(self, config: Mapping[str, Any]) -> None:
         """Merge entries into the W&B config."""
         with lost_when_client_dies():
-            self._run.config.update(dict(config), allow_val_change=True)
+            if self._run.sweep_id:  # it locks what it chose, so that what is nested beside that would be lost
+                self._run.config.update_locked(dict(config), user="sweep", _allow_val_change=True)
+            else:
+                self._run.config.update(dict(config), allow_val_change=True)
 
     def update_summary(self, summary: Mapping[str, Any]) -> None:
         """Set entries of the W&B summary."""

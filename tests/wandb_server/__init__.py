@@ -13,6 +13,7 @@ from wandb_server.records import (
     Request,
     ServedArtifact,
     ServedRun,
+    ServedSweep,
 )
 from wandb_server.server import WandbServer
 
@@ -23,5 +24,6 @@ __all__ = [
     "Request",
     "ServedArtifact",
     "ServedRun",
+    "ServedSweep",
     "WandbServer",
 ]

@@ -80,7 +80,8 @@ def run_node(run: ServedRun) -> Json:
         "project": project,
         "user": viewer({})["viewer"],
         "config": json.dumps(run.raw_config),
-        "wandbConfig": json.dumps({"t": telemetry.get("t", {})}),
+        # without it, the client takes the run for one that a sweep planned and nobody began
+        "wandbConfig": json.dumps({"t": telemetry["t"]} if "t" in telemetry else {}),
         "summaryMetrics": json.dumps(run.summary),
         "systemMetrics": json.dumps(run.events[-1] if run.events else {}),
         "historyKeys": {

@@ -121,6 +121,25 @@ class ServedArtifact:
 
 @final
 @dataclass
+class ServedSweep:
+    """One sweep."""
+
+    entity: str
+    project: str
+    id: str
+    config: Json
+    """As sent, read from its YAML."""
+    prior_runs: list[str]
+    waiting: list[dict[str, Json]]
+    """What is still to be handed out: the points of a grid, and for other methods what the test puts here."""
+    runs: list[str] = field(default_factory=list[str])
+    """Ids of the runs that were handed out, in order."""
+    stopping: set[str] = field(default_factory=set[str])
+    """Ids of runs that their agent is to stop, at the test's wish."""
+
+
+@final
+@dataclass
 class ServedRun:
     """One run as the server has it now."""
 
@@ -153,7 +172,8 @@ class ServedRun:
     artifacts: list[ServedArtifact] = field(default_factory=list[ServedArtifact])
     """What the run logged, once committed."""
     state: str = "running"
-    """Then "finished" or "failed", by the exit code; "crashed" only when a test sets it."""
+    """Then "finished" or "failed", by the exit code; "crashed" only when a test sets it.  A run of a sweep
+    begins as "pending"."""
     exit_code: int | None = None
     program: str | None = None
     host: str | None = None

@@ -18,6 +18,7 @@ from wandb_server.records import (
     Request,
     ServedArtifact,
     ServedRun,
+    ServedSweep,
 )
 from wandb_server.store import Store
 from wandb_server.transport import Answer, Listener
@@ -91,6 +92,13 @@ class WandbServer:
         """All committed versions of all runs, in the order in which their uploads began."""
         with self._lock:
             return [one for one in self.store.artifacts.by_id.values() if one.version is not None]
+
+    @property
+    def sweep(self) -> ServedSweep:
+        """The only sweep; ValueError when there is none, or another."""
+        with self._lock:
+            (sweep,) = self.store.sweeps.by_id.values()
+            return sweep
 
     @property
     def requests(self) -> list[Request]:

@@ -18,6 +18,7 @@ from wandb_server.records import (
     Variables,
     timestamp,
 )
+from wandb_server.sweeps import Sweeps
 
 # variables of UpsertBucket, and the attribute of `ServedRun` that each sets
 _RUN_VARIABLES: Final = {
@@ -39,8 +40,10 @@ class Store:
         self._url = url
         self._deleted: set[tuple[str, str, str]] = set()
         self.artifacts: Final = Artifacts(self.runs, self._file_url)
+        self.sweeps: Final = Sweeps(self.runs)
         self._operations: Mapping[str, Callable[[Variables], Json]] = {
             **self.artifacts.operations,
+            **self.sweeps.operations,
             "Viewer": answers.viewer,
             "GetDefaultEntity": answers.viewer,
             "ServerFeaturesQuery": lambda _: {"serverInfo": {"features": []}},

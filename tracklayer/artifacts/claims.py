@@ -12,12 +12,10 @@ done, whatever its host's clock says; so a collection that could not say for lon
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import secrets
 import shutil
-import socket
 import threading
 import time
 from collections.abc import Callable, Generator, Iterable
@@ -28,6 +26,7 @@ from typing import Any, Final, final
 
 from tracklayer.artifacts.locations import Location
 from tracklayer.errors import StoreError
+from tracklayer.processes import Process, host_digest, this_host, this_process
 
 _FOLDER: Final = "claims"
 _COLLECTING: Final = "collecting-"
@@ -40,8 +39,6 @@ _COLLECTING_LATE_SECONDS: Final = 30.0
 """After which a collection removes nothing more: what it asked a server for is done before others go on."""
 _PATIENCE: Final = 600.0
 """Seconds that a process waits for a collection before it gives up."""
-_SAME_START: Final = 60.0
-"""Seconds by which two readings of a process's start may differ, as when the clock was set meanwhile."""
 _first_seen: Final[dict[tuple[str, float], float]] = {}
 """When this process first saw a collection of another host, as it was refreshed last; by `time.monotonic`."""
 
@@ -92,7 +89,7 @@ def staged(location: Location) -> Generator[Path]:
         StoreError: it cannot be made.
     """
     process = this_process()
-    whose = f"{process.pid}-{process.started_at:.0f}-{process.host_digest}"
+    whose = f"{process.pid}-{process.started_at:.0f}-{host_digest(process.host)}"
     folder = location.staging() / f"{_STAGED}{whose}-{secrets.token_hex(8)}"
     try:
         folder.mkdir(0o700 if location.folder is None else 0o777)  # a temporary folder is everybody's
@@ -128,38 +125,6 @@ def remove_leftover(location: Location, leftover: Path | str) -> None:
 
 @final
 @dataclass(frozen=True, slots=True)
-class Process:
-    """A process: where it runs, its id there, and when it started, in Unix seconds."""
-
-    host: str
-    pid: int
-    started_at: float
-
-    def __str__(self) -> str:
-        """Name it in a message."""
-        return f"process {self.pid} on {self.host}"
-
-    @property
-    def host_digest(self) -> str:
-        """What stands for the host in a file name."""
-        return _digest(self.host)
-
-    def is_alive(self, seen_at: float) -> bool:
-        """Say whether it lives: surely on its own host, elsewhere by when it was last seen (Unix seconds)."""
-        if self.host != _host():
-            return time.time() - seen_at < STALE_SECONDS
-        return _runs(self.pid, self.started_at)
-
-
-def this_process() -> Process:
-    """Return the process that this one is."""
-    import psutil
-
-    return Process(_host(), os.getpid(), psutil.Process().create_time())
-
-
-@final
-@dataclass(frozen=True, slots=True)
 class _Found:
     """A claim that was read."""
 
@@ -173,7 +138,10 @@ class _Found:
         return self.name.startswith(f"{_FOLDER}/{_COLLECTING}")
 
     def is_live(self) -> bool:
-        return self.holder.is_alive(self.refreshed_at)
+        """Say so: surely of a process of this host, of others by when they last said that they go on."""
+        if self.holder.is_here:
+            return self.holder.runs()
+        return time.time() - self.refreshed_at < STALE_SECONDS
 
 
 @final
@@ -284,7 +252,7 @@ def _goes_on(collection: _Found) -> bool:
     """Say whether a collection is to be waited for; not so if its host was silent while this one waited."""
     if not collection.is_live():
         return False
-    if collection.holder.host == _host():
+    if collection.holder.is_here:
         return True
     now = time.monotonic()
     first_seen = _first_seen.setdefault((collection.name, collection.refreshed_at), now)
@@ -335,37 +303,10 @@ def _written_at(name: str, location: Location) -> float:
 def _is_abandoned(folder: Path) -> bool:
     """Say whether the process that a staging folder's name tells of is no more."""
     try:
-        pid, started_at, host_digest, _ = folder.name.removeprefix(_STAGED).split("-")
-        if host_digest == _digest(_host()):
-            return not _runs(int(pid), float(started_at))
+        pid, started_at, digest, _ = folder.name.removeprefix(_STAGED).split("-")
+        if digest == host_digest(host := this_host()):
+            return not Process(host, int(pid), float(started_at)).runs()
         newest = max(path.stat().st_mtime for path in (folder, *folder.rglob("*")))
     except (ValueError, OSError):  # not made by `staged`; or gone meanwhile, or another user's
         return False
     return time.time() - newest > STALE_SECONDS
-
-
-def _runs(pid: int, started_at: float) -> bool:
-    import psutil
-
-    try:
-        process = psutil.Process(pid)
-        is_it = abs(process.create_time() - started_at) < _SAME_START
-        return is_it and process.status() != psutil.STATUS_ZOMBIE
-    except psutil.NoSuchProcess:
-        return False
-    except psutil.AccessDenied:  # there is one, but what it is cannot be known
-        return True
-
-
-def _host() -> str:
-    """Return what tells apart where process ids count: the host, and on Linux its boot and its containers."""
-    parts = [socket.gethostname()]
-    with suppress(OSError):  # not Linux
-        parts.append(Path("/proc/sys/kernel/random/boot_id").read_text("ascii").strip())
-    with suppress(OSError):
-        parts.append(str(Path("/proc/self/ns/pid").readlink()))
-    return " ".join(parts)
-
-
-def _digest(host: str) -> str:
-    return hashlib.sha256(host.encode()).hexdigest()[:16]

@@ -13,6 +13,7 @@ import click
 
 from tracklayer import __version__
 from tracklayer.cli import (
+    agent,
     artifact,
     artifacts,
     backends,
@@ -27,6 +28,8 @@ from tracklayer.cli import (
     reproduce,
     runs,
     show,
+    sweep,
+    sweeps,
     wait,
 )
 from tracklayer.errors import TracklayerError
@@ -50,13 +53,13 @@ class _Group(click.Group):
 @click.group(
     cls=_Group,
     context_settings={"help_option_names": ["-h", "--help"]},
-    epilog="Exit codes: 0 done; 1 failed; 2 the command was not understood; 3 no such run or "
-    "artifact, or several match; 4 the store, a run's file or an artifact cannot be read; 124 `wait` "
-    "took too long.",
+    epilog="Exit codes: 0 done; 1 failed; 2 the command was not understood; 3 no such run, "
+    "artifact or sweep, or several match; 4 the store, a run's file, an artifact or a sweep cannot be read; "
+    "124 `wait` took too long.",
 )
 @click.version_option(__version__, prog_name="tracklayer", help="Show the version and exit.")
 def main() -> None:
-    """Look at recorded runs and artifacts, and push them to Weights & Biases.
+    """Look at recorded runs and artifacts, run sweeps, and push runs to Weights & Biases.
 
     RUN is a run's id, the beginning of one that no other run's id has, or a name.  Runs are read
     from the folder that --dir or TRACKLAYER_DIR names, else from .tracklayer here.
@@ -73,6 +76,9 @@ for _module in (
     wait,
     artifacts,
     artifact,
+    sweeps,
+    sweep,
+    agent,
     push,
     export,
     garbage,

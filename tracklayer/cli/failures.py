@@ -14,6 +14,7 @@ from tracklayer.errors import (
     ArtifactNotFoundError,
     RunNotFoundError,
     StoreError,
+    SweepNotFoundError,
     UsageError,
 )
 
@@ -22,7 +23,13 @@ NOT_UNDERSTOOD: Final = 2
 NOT_FOUND: Final = 3
 UNREADABLE: Final = 4
 
-_NOT_FOUND: Final = (RunNotFoundError, AmbiguousRunError, ArtifactNotFoundError, AmbiguousArtifactError)
+_NOT_FOUND: Final = (
+    RunNotFoundError,
+    AmbiguousRunError,
+    ArtifactNotFoundError,
+    AmbiguousArtifactError,
+    SweepNotFoundError,
+)
 _CREDENTIALS: Final = re.compile(r"(?<=://)[^/@\s]+@")
 
 

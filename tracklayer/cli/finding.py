@@ -1,16 +1,18 @@
-"""Finding the run, the keys in it, and the artifacts that a person means."""
+"""Finding the run, the keys in it, and the artifacts and sweeps that a person means."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from tracklayer.errors import RunNotFoundError, UsageError
+from tracklayer.errors import RunNotFoundError, SweepNotFoundError, UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from pathlib import Path
 
     from tracklayer.artifacts.catalog import Catalog, Version
     from tracklayer.reading import RunReader, Store
+    from tracklayer.sweeps.study import SweepStudy
 
 
 def find_run(store: Store, ref: str, project: str | None = None) -> RunReader:
@@ -75,3 +77,34 @@ def find_version(catalog: Catalog, ref: str, project: str | None) -> Version:
         msg = f"{ref!r} is in project {places[-1]!r}, not in {project!r}, which --project names"
         raise UsageError(msg)
     return catalog.find(ref, project)
+
+
+def find_sweep(folder: Path | None, ref: str) -> SweepStudy:
+    """Return the sweep with this id, or unique beginning of one.
+
+    Raises:
+        SweepNotFoundError: there is none, or there are several.
+        BackendUnavailableError: what sweeps need is not installed.
+        StoreError: it cannot be read.
+    """
+    from tracklayer.settings import store_folder
+    from tracklayer.sweeps import require_engine
+
+    require_engine()
+    from tracklayer.sweeps.study import open_sweep
+
+    try:
+        return open_sweep(store_folder(folder), ref)
+    except SweepNotFoundError as error:
+        if not server_has_sweeps(folder):
+            raise
+        msg = f"{error}; one of W&B's server is looked after on its page there"
+        raise SweepNotFoundError(msg) from None
+
+
+def server_has_sweeps(folder: Path | None) -> bool:
+    """Say whether new sweeps are a server's, by the backend that was chosen."""
+    from tracklayer.settings import read_settings
+    from tracklayer.sweeps.creating import hosted_sweeps
+
+    return hosted_sweeps(read_settings(dir=folder)) is not None

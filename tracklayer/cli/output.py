@@ -25,6 +25,9 @@ _STATE_STYLES: Final[Mapping[str, str]] = {
     "finished": "green",
     "failed": "red",
     "crashed": "red",
+    "died": "red",
+    "pruned": "yellow",
+    "paused": "yellow",
 }
 _GAP: Final = "  "
 _NARROW: Final = 12
@@ -76,7 +79,7 @@ def counted(number: int, noun: str) -> str:
 
 
 def state_style(state: str | None) -> str:
-    """Return rich's style for the state of a run."""
+    """Return rich's style for the state of a run, a trial or a sweep."""
     return _STATE_STYLES.get(state or "", "")
 
 

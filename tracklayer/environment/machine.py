@@ -12,6 +12,7 @@ import sys
 from collections import Counter
 from collections.abc import Mapping
 from contextlib import suppress
+from functools import cache
 from importlib import import_module
 from pathlib import Path
 from typing import Any, Final
@@ -41,6 +42,7 @@ _NAMESPACE: Final = Path("/var/run/secrets/kubernetes.io/serviceaccount/namespac
 _NVIDIA: Final = Path("/proc/driver/nvidia/gpus")
 
 
+@cache
 def host_facts() -> dict[str, Any]:
     """Return the host's name, its processors and its memory in bytes."""
     import psutil
@@ -75,6 +77,7 @@ def jax_devices() -> dict[str, Any]:
     }
 
 
+@cache
 def gpu_names() -> list[str]:
     """Return the names of the machine's NVIDIA GPUs, whether or not the program may use them."""
     models = [

@@ -105,7 +105,14 @@ class Masker:
         known = {value for name, value in variables.items() if _is_known(name, value)}
         for value in variables.values():
             known.update(found for found in _URL_PASSWORD.findall(value) if len(found) >= _SHORTEST)
-        self._known = sorted(known, key=len, reverse=True)
+        self._known = tuple(sorted(known, key=lambda secret: (-len(secret), secret)))
+
+    def __eq__(self, other: object) -> bool:
+        """Say whether another one makes the same of everything."""
+        return isinstance(other, Masker) and self._known == other._known
+
+    def __hash__(self) -> int:
+        return hash(self._known)
 
     def text(self, text: str) -> str:
         """Return text without the secrets in it."""
@@ -178,6 +185,11 @@ def without_credentials(url: str) -> str:
     user, at, host = place.rpartition("@")
     kept = user.partition(":")[0] + at if at and "ssh" in scheme.lower() else ""
     return f"{scheme}://{kept}{host}{slash}{path}"
+
+
+def process_variables() -> dict[str, str]:
+    """Return the environment of this process, which W&B's agents change from another thread."""
+    return {name: os.environ.get(name, "") for name in list(os.environ)}
 
 
 def _is_known(name: str, value: str) -> bool:

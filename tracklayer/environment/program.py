@@ -39,6 +39,11 @@ def program_arguments() -> list[str]:
     return [] if _notebook() is not None or is_notebook() else sys.argv[1:]
 
 
+def is_interactive() -> bool:
+    """Say whether code is typed in while the process runs: in a notebook, or at a prompt."""
+    return is_notebook() or hasattr(sys, "ps1")
+
+
 def is_notebook() -> bool:
     """Say whether this is the kernel of a notebook."""
     ipython = sys.modules.get("IPython")

@@ -14,7 +14,7 @@ from typing import Any, Final, TypeAlias, cast
 from tracklayer import reporting
 from tracklayer.artifacts.artifact import Artifact
 from tracklayer.environment.git import INSTALLED, repository_at
-from tracklayer.environment.masking import Masker, is_private_path
+from tracklayer.environment.masking import Masker, is_private_path, process_variables
 from tracklayer.environment.program import program_file
 
 FILE_BYTES: Final = 1_000_000
@@ -69,7 +69,7 @@ def code_below(
 def _artifact(name: str, root: Path, files: Iterable[Path]) -> Artifact | None:
     """Return an artifact with files below a folder, in which what looks like a secret is `***`."""
     artifact = Artifact(name, "code")
-    masker, left, left_out = Masker(os.environ), ALL_BYTES, list[str]()
+    masker, left, left_out = Masker(process_variables()), ALL_BYTES, list[str]()
     is_empty = True
     for file in files:
         path = file.relative_to(root).as_posix()

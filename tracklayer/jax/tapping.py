@@ -14,6 +14,7 @@ from __future__ import annotations
 import functools
 import operator
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from time import time as now
 from typing import TYPE_CHECKING, Any, Final, final
@@ -25,7 +26,13 @@ from jax.extend.core import Primitive
 from jax.interpreters import ad, batching, mlir
 from jax.sharding import NamedSharding, PartitionSpec
 
-from tracklayer.errors import NoActiveRunError, RunFinishedError, UnsupportedValueError, UsageError
+from tracklayer.errors import (
+    NoActiveRunError,
+    RunFinishedError,
+    TrialPruned,
+    UnsupportedValueError,
+    UsageError,
+)
 from tracklayer.front import ActiveRun
 from tracklayer.jax.packing import Group, is_real, pack, unpack
 from tracklayer.jax.waiting import taps
@@ -133,7 +140,7 @@ class _Tap:
     def record(self, arrays: list[NDArray[Any]], names: list[list[str]]) -> None:
         """Record what came from the device."""
         for step, row in self._rows(arrays, names):
-            with taps.counting_losses():
+            with taps.counting_losses(), suppress(TrialPruned):  # the row is recorded
                 self._log(row, step)
 
     def _log(self, row: dict[str, Any], step: int) -> None:

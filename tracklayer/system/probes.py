@@ -23,6 +23,7 @@ import math
 import os
 import sys
 from collections.abc import Callable, Mapping
+from functools import cache
 from pathlib import Path
 from time import monotonic, process_time
 from typing import Final, TypeAlias, final
@@ -100,6 +101,7 @@ class DiskProbe:
         return None if found is None else (found.read_bytes, found.write_bytes)
 
 
+@cache
 def _root_disk() -> str | None:
     """Return Linux's name of the whole disk that holds the root folder; None where there is none to see."""
     if sys.platform != "linux":

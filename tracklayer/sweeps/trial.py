@@ -1,0 +1,306 @@
+"""A trial of a sweep in the store, and its run: what that logs, and how it ends, is told to the study."""
+
+from __future__ import annotations
+
+import math
+import sys
+from collections import deque
+from collections.abc import Callable, Mapping, MutableMapping, Sequence
+from contextlib import suppress
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Final, final
+
+from optuna.trial import TrialState
+
+from tracklayer import agreeing, reporting
+from tracklayer.errors import TrialPruned, UsageError
+from tracklayer.lifecycle import ended_by_signal
+from tracklayer.settings import store_folder
+from tracklayer.sweeps.claiming import ClaimedTrial, Outcome, rejoin
+from tracklayer.sweeps.current import AGENT, SWEEP, TRIAL, SharedTrial, Trial
+from tracklayer.sweeps.leases import Lease
+from tracklayer.sweeps.study import SweepStudy, open_sweep
+
+if TYPE_CHECKING:
+    from tracklayer.artifacts.records import LoggedArtifact
+    from tracklayer.protocol import RunInfo, Status
+    from tracklayer.reading import RunReader
+    from tracklayer.values import Value
+
+_SHOWN: Final = 8
+
+
+@final
+class LocalTrial:
+    """A trial that this process has claimed; the first run that is opened in it is the trial's own.
+
+    Attributes:
+        claimed: the trial as the study knows it.
+        sweep_id: the sweep's id, which is also the group of its runs.
+        project: the project of the sweep's runs.
+        entity: likewise.
+        run_id: None: its run's id is not settled.
+        store: the store's folder.
+        parameters: what is tried, nested.
+    """
+
+    def __init__(self, claimed: ClaimedTrial, lease: Lease | None = None) -> None:
+        """Make it of a claim.
+
+        Args:
+            claimed: the trial.
+            lease: one to be released with the trial's run.
+        """
+        sweep = claimed.sweep
+        self.claimed: Final = claimed
+        self.sweep_id: Final = sweep.id
+        self.group: Final = sweep.id
+        self.project: Final = sweep.project
+        self.entity: Final = sweep.entity
+        self.run_id: Final = None
+        self.store: Final = sweep.store
+        self.parameters: Final[Mapping[str, Any]] = claimed.parameters
+        self._lease = lease
+        self._run: TrialRun | None = None
+
+    @property
+    def previous_run(self) -> str | None:
+        """The id of the run that an earlier process left unfinished, if this tries its trial again."""
+        return _previous_run(self.claimed.sweep, self.claimed.number)
+
+    @property
+    def began(self) -> bool:
+        """Whether a run was opened."""
+        return self._run is not None
+
+    @property
+    def ended(self) -> bool:
+        """Whether the run has told the study how it ended."""
+        return self._run is not None and self._run.ended
+
+    def watch(
+        self, info: RunInfo, stop: Callable[[str, Exception], None], recorded: RunReader | None
+    ) -> TrialRun | None:
+        """Return what tells the study of a run; None for any but the first.
+
+        Args:
+            info: the run's.
+            stop: has the run raise an error when it next logs a key; called from any thread.
+            recorded: what earlier segments of the run logged, which counts as well.
+        """
+        if self._run is not None:
+            return None
+        self._run = TrialRun(self.claimed, info, stop, recorded, self._lease)
+        return self._run
+
+
+@final
+class TrialRun:
+    """Tells a sweep's study of a run: a `Run` behind a queue of its own, so that training waits for nothing.
+
+    What is to be told is told in `commit` and `finish`, which are called again until they succeed.
+    """
+
+    def __init__(
+        self,
+        claimed: ClaimedTrial,
+        info: RunInfo,
+        stop: Callable[[str, Exception], None],
+        recorded: RunReader | None,
+        lease: Lease | None,
+    ) -> None:
+        self.info: Final = info
+        self.ended = False
+        """Whether the study knows how the trial ended."""
+        self._claimed = claimed
+        self._stop = stop
+        self._lease = lease
+        self._name = f"trial {claimed.number} of sweep {claimed.sweep.id}"
+        self._metric = claimed.sweep.config.metric
+        self._bands = claimed.sweep.config.early_terminate
+        # W&B joins the names of what is nested by dots, and means the same by them here
+        self._keys = () if self._metric is None else (self._metric.name, self._metric.name.replace(".", "/"))
+        self._iterations = 0
+        self._best: float | None = None
+        self._reached: deque[tuple[int, str, float]] = deque()
+        """The bands that the study does not know of: iteration, key, and value."""
+        self._others: Mapping[str, Value] = {}
+        """The last row that did not hold the metric."""
+        self._is_started = self._is_to_stop = self._is_preempted = False
+        if recorded is not None:
+            self._continue_from(recorded)
+
+    def log(self, values: Mapping[str, Value], *, step: int, time: float) -> None:
+        """Look at a row."""
+        self.log_rows([(step, time, values)])
+
+    def log_rows(self, rows: Sequence[tuple[int, float, Mapping[str, Value]]]) -> None:
+        """Look at rows: each one that holds the metric is an iteration of the trial."""
+        for _, _, values in rows:
+            for key in self._keys:
+                value = values.get(key)
+                if isinstance(value, (int, float)):
+                    self._iterate(key, float(value))
+                    break
+            else:
+                self._others = values
+
+    def update_config(self, config: Mapping[str, Any]) -> None:
+        """Take nothing: the study knows the trial's parameters."""
+
+    def update_summary(self, summary: Mapping[str, Any]) -> None:
+        """Look at entries: one of the metric counts as a value of it."""
+        for key in self._keys:
+            value = summary.get(key)
+            if isinstance(value, (int, float)):
+                self._take(float(value))
+
+    def log_artifact(self, artifact: LoggedArtifact) -> None:
+        """Take nothing."""
+
+    def mark_preempting(self, by: str) -> None:
+        """Know that the process is about to be ended, so that a failure is none of the trial's."""
+        del by
+        self._is_preempted = True
+
+    def commit(self) -> None:
+        """Tell the study of the run, and of the bands that it has reached; have the run stop if it is to.
+
+        Raises:
+            StoreError: the study cannot be told now.
+        """
+        if not self._is_started:
+            self._claimed.started(self.info.id)
+            self._is_started = True
+        while self._reached:
+            iteration, key, value = self._reached[0]
+            self._is_to_stop = self._claimed.report(iteration, value)
+            self._reached.popleft()
+            if self._is_to_stop:
+                self._reached.clear()
+                msg = (
+                    f"{self._name} is pruned at iteration {iteration}, with {key} = {value:.6g}: "
+                    "others did better by then"
+                )
+                self._stop(key, TrialPruned(msg))
+
+    def finish(self, status: Status) -> None:
+        """Tell the study how the trial ended.
+
+        Raises:
+            StoreError: the study cannot be told now.
+        """
+        self.commit()
+        outcome = self._outcome(status)
+        self._claimed.end(outcome, self._best, self._iterations)
+        self.ended = True
+        if self._lease is not None:
+            self._lease.release()
+        if outcome == "finished" and self._metric is not None and self._best is None:
+            reporting.warn(f"{self._name} {self._lack(self._metric.name)}: it counts as failed")
+
+    def _outcome(self, status: Status) -> Outcome:
+        if status.state == "finished":
+            # also where training was over before it heard of it, so that a sweep can be repeated
+            return "pruned" if self._is_to_stop else "finished"
+        from_outside = self._is_preempted or ended_by_signal(status.exit_code)
+        return "failed" if status.state == "failed" and not from_outside else "died"
+
+    def _lack(self, metric: str) -> str:
+        if self._iterations:
+            return f"has logged no finite value of {metric!r}"
+        names = ", ".join(map(repr, list(self._others)[:_SHOWN]))
+        return f"has never logged {metric!r}, the sweep's metric" + (f" (but {names})" if names else "")
+
+    def _iterate(self, key: str, value: float) -> None:
+        self._iterations += 1
+        self._take(value)
+        if self._bands and not self._is_to_stop and self._bands.is_band(self._iterations):
+            if not math.isfinite(value):
+                value = math.nan  # the pruner lets no such trial go on, however good it was before
+            elif not self._bands.strict and self._best is not None:
+                value = self._best
+            self._reached.append((self._iterations, key, value))
+
+    def _take(self, value: float) -> None:
+        if self._metric is None or not math.isfinite(value):
+            return
+        if self._best is None or self._metric.is_better(value, self._best):
+            self._best = value
+
+    def _continue_from(self, recorded: RunReader) -> None:
+        """Count what the run logged before, of which the study knows nothing: that was another trial."""
+        for key in dict.fromkeys(self._keys):
+            with suppress(LookupError):
+                values: Sequence[float] = recorded.metric(key).value.ravel().tolist()
+                self._iterations += len(values)
+                for value in values:
+                    self._take(value)
+        self.update_summary(recorded.explicit_summary)
+
+
+def joined(environment: MutableMapping[str, str]) -> Trial:
+    """Return the trial that the environment names, which becomes this process's if it is the first to ask.
+
+    It takes the agent's name out of the environment, so that children of this process are not the trial's.
+
+    Raises:
+        TrialLostError: it is another agent's by now: this process was taken for dead.
+        SweepNotFoundError: its sweep is not in the store.
+        StoreError: the store cannot be read or written.
+        UsageError: the environment is not as an agent leaves it.
+    """
+    sweep = open_sweep(store_folder(), environment.get(SWEEP, ""))
+    trials = sweep.study.get_trials(deepcopy=False)
+    text = environment[TRIAL]
+    if not text.isdecimal() or int(text) >= len(trials):
+        msg = f"{TRIAL}={text!r} is no trial of sweep {sweep.id}: it is an agent that sets it"
+        raise UsageError(msg)
+    number = int(text)
+    told = trials[number].user_attrs
+    agent = environment.get(AGENT)
+    is_others = trials[number].state is TrialState.RUNNING and told.get("agent") != agent
+    has_ended = trials[number].state.is_finished() and told.get("outcome") != "died"
+    if agent is None or is_others or has_ended or agreeing.place()[0] > 0:
+        environment.pop(AGENT, None)
+        return SharedTrial(
+            sweep.id,
+            told["parameters"],
+            project=sweep.project,
+            entity=sweep.entity,
+            group=sweep.id,
+            store=sweep.store,
+            previous_run=_previous_run(sweep, number),
+        )
+    lease = Lease(sweep.agents)
+    lease.start()
+    try:
+        claimed = rejoin(sweep, number, agent, lease)
+    except BaseException:
+        lease.release()
+        raise
+    del environment[AGENT]
+    _say_pruned_in_a_line()
+    return LocalTrial(claimed, lease)
+
+
+def _previous_run(sweep: SweepStudy, number: int) -> str | None:
+    trials = sweep.study.get_trials(deepcopy=False)
+    while (retried := trials[number].user_attrs.get("retry_of")) is not None:
+        number = retried
+        if (run := trials[number].user_attrs.get("run")) is not None:
+            return str(run)
+    return None
+
+
+def _say_pruned_in_a_line() -> None:
+    """Have a program whose trial is pruned say so in a line as it ends, without an error's traceback."""
+    others = sys.excepthook
+
+    def say(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+        if isinstance(error, TrialPruned):
+            reporting.warn(str(error))
+        else:
+            others(kind, error, trace)
+
+    sys.excepthook = say
