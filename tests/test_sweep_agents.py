@@ -19,7 +19,9 @@ import pytest
 from optuna.trial import TrialState
 
 import tracklayer
+import tracklayer.jax
 from sweep_oracle import outcomes, trials
+from tracklayer import agreeing
 from tracklayer.errors import (
     BackendUnavailableError,
     RunNotFoundError,
@@ -27,7 +29,7 @@ from tracklayer.errors import (
     TrialPruned,
     UsageError,
 )
-from tracklayer.sweeps import agents
+from tracklayer.sweeps import agents, calling
 from tracklayer.sweeps.study import open_sweep
 
 GRID: dict[str, Any] = {
@@ -115,6 +117,17 @@ def test_an_agent_works_on_one_trial_at_least(count: int) -> None:
 
 
 @pytest.mark.usefixtures("unrecorded")
+def test_one_of_several_processes_claims_no_trial_of_its_own(
+    store: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sweep = tracklayer.sweep(GRID)
+    monkeypatch.setattr(agreeing, "place", lambda: (1, 4, None))
+    for agent in (tracklayer.agent, tracklayer.jax.agent):
+        with pytest.raises(UsageError, match="this is process 1 of 4, .*run `tracklayer agent SWEEP`"):
+            agent(sweep, train)
+    assert trials(store, sweep) == []
+
+
 def test_a_sweep_goes_by_its_path_as_with_wandb(store: Path) -> None:
     sweep = tracklayer.sweep(GRID, entity="team", project="digits")
     for path in (sweep, f"digits/{sweep}", f"team/digits/{sweep}"):
@@ -188,7 +201,7 @@ def test_a_function_that_raises_fails_and_the_next_trial_follows(
     written = capfd.readouterr().err
     assert written.count("ValueError: diverged") == 1
     assert "in fail_once" in written
-    assert "sweeps/agents.py" not in written
+    assert "tracklayer/sweeps" not in written
 
 
 @pytest.mark.usefixtures("unrecorded")
@@ -196,14 +209,47 @@ def test_an_agent_whose_first_three_trials_fail_ends_and_says_so(
     store: Path, capfd: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
 ) -> None:
     sweep = tracklayer.sweep(GRID)
-    report = agents.work(
-        open_sweep(store, sweep), lambda trial, _: agents.call(lambda: 1 / 0, trial), count=3
-    )
+    report = agents.work(open_sweep(store, sweep), lambda batch: calling.call(lambda: 1 / 0, *batch), count=3)
     assert (report.failed, report.reason) == (3, "failing")
     assert capfd.readouterr().err.count("ZeroDivisionError: division by zero") == 3
     assert outcomes(store, sweep)[3] == ["WAITING"]
     (said,) = complaints(caplog)
     assert said.startswith(f"tracklayer: agent of sweep {sweep}: its first 3 trials failed")
+
+
+@pytest.mark.usefixtures("unrecorded")
+def test_what_sys_exit_says_is_shown(capfd: pytest.CaptureFixture[str]) -> None:
+    def stop() -> None:
+        tracklayer.init()
+        sys.exit("there is no data")
+
+    tracklayer.agent(tracklayer.sweep(GRID), stop, count=1)
+    assert capfd.readouterr().err.count("there is no data\n") == 1
+
+
+def test_on_a_terminal_the_sweep_and_what_came_of_it_are_told(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(logging.getLogger("tracklayer"), "hasHandlers", lambda: False)  # but pytest's
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)
+    sweep = tracklayer.sweep(GRID)
+    tracklayer.agent(sweep, train)
+    assert capsys.readouterr().err.splitlines() == [
+        f"tracklayer: sweep {sweep} is created; `tracklayer sweep show {sweep}` shows it",
+        f"tracklayer: agent of sweep {sweep}: 4 done; best loss so far: 0, by trial 0",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("sweep", "function", "said"),
+    [
+        (None, train, "sweep_id=None: give the id"),
+        ("qd4mpzk7", "train", "function='train': give the function"),
+    ],
+)
+def test_what_is_no_id_and_what_is_no_function_is_refused(sweep: Any, function: Any, said: str) -> None:
+    with pytest.raises(UsageError, match=said):
+        tracklayer.agent(sweep, function)
 
 
 @pytest.mark.usefixtures("unrecorded")
@@ -278,7 +324,7 @@ def test_a_trial_that_is_pruned_ends_well_and_without_a_word(
             raise
 
     sweep = tracklayer.sweep(GRID | {"early_terminate": {"type": "hyperband", "min_iter": 1, "eta": 2}})
-    report = agents.work(open_sweep(store, sweep), lambda trial, _: agents.call(train_for_long, trial))
+    report = agents.work(open_sweep(store, sweep), lambda batch: calling.call(train_for_long, *batch))
     assert outcomes(store, sweep) == {0: ["finished"], 1: ["pruned"], 2: ["pruned"], 3: ["pruned"]}
     assert saved == [1, 2, 3]
     assert (report.done, report.pruned, str(report)) == (1, 3, "1 done, 3 pruned")
@@ -311,12 +357,25 @@ def test_what_is_done_otherwise_is_told_when_a_sweep_is_made(caplog: pytest.LogC
     assert "nonsense" in said
 
 
+def test_a_prior_run_keeps_its_real_values(store: Path) -> None:
+    values = {"x": 0.23028989067235903, "c": 2}  # a quantile and back would be another float
+    with tracklayer.init(id="before", config=values) as run:
+        run.log({"loss": 1.0})
+    beta = {"distribution": "beta", "a": 2, "b": 3}
+    sweep = tracklayer.sweep(
+        RANDOM | {"parameters": {"x": beta, "c": {"value": 1}, "new": {"value": 1}}}, prior_runs=["before"]
+    )
+    (trial,) = trials(store, sweep)
+    assert trial.user_attrs["parameters"] == values
+
+
 def test_prior_runs_count_by_the_best_that_they_logged(store: Path) -> None:
     for run_id, losses in (("good", [3.0, float("nan"), 1.0, 2.0]), ("silent", [])):
         with tracklayer.init(id=run_id, config={"x": 0.5, "depth": 3}) as run:
             for loss in losses:
-                run.log({"loss": loss})
-    sweep = tracklayer.sweep(RANDOM, prior_runs=["good", "silent"])
+                run.log({"val": {"loss": loss}})
+    nested = RANDOM | {"metric": {"name": "val.loss"}}  # as W&B names it
+    sweep = tracklayer.sweep(nested, prior_runs=["good", "silent"])
     (trial,) = trials(store, sweep)
     assert (trial.value, trial.params, trial.user_attrs["run"]) == (1.0, {"x": 0.5, "depth": 3}, "good")
     with pytest.raises(RunNotFoundError, match="no run 'nobody'"):

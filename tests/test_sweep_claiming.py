@@ -24,6 +24,7 @@ from tracklayer.sweeps import claiming, study
 from tracklayer.sweeps.claiming import ClaimedTrial, Nothing, claim, rejoin
 from tracklayer.sweeps.configuration import read_config
 from tracklayer.sweeps.leases import Lease
+from tracklayer.sweeps.reading import SweepReader
 from tracklayer.sweeps.study import PriorRun, SweepStudy, create, find_sweeps, open_sweep
 
 GRID: dict[str, Any] = {"method": "grid", "parameters": {"a": {"values": [1, 2]}, "b": {"value": "x"}}}
@@ -81,6 +82,11 @@ def claimed(sweep: SweepStudy, lease: Lease) -> ClaimedTrial:
 
 def trials(sweep: SweepStudy) -> list[optuna.trial.FrozenTrial]:
     return open_sweep(sweep.store, sweep.id).study.get_trials()
+
+
+def plain_study(sweep: SweepStudy) -> optuna.Study:
+    """Return the study as a program has it that knows only Optuna."""
+    return optuna.load_study(study_name=sweep.id, storage=JournalStorage(JournalFileBackend(str(sweep.path))))
 
 
 def outcomes(sweep: SweepStudy) -> list[str | None]:
@@ -255,13 +261,63 @@ def test_a_trial_without_a_value_of_the_metric_has_failed(tmp_path: Path) -> Non
     assert outcomes(sweep) == ["failed", "failed", "finished"]
 
 
-def test_one_that_was_killed_as_it_claimed_takes_nothing_along(sweep: SweepStudy, lease: Lease) -> None:
+def test_one_that_was_killed_as_it_claimed_takes_nothing_along(
+    sweep: SweepStudy, lease: Lease, monkeypatch: pytest.MonkeyPatch
+) -> None:
     claimed(sweep, lease)
-    sweep.study.ask()  # the second point is in hand, and was given to nobody
+    with Lease(sweep.agents) as dead, monkeypatch.context() as patch:
+        patch.setattr(
+            optuna.storages.JournalStorage, "set_trial_state_values", lambda *_: pytest.fail("killed")
+        )
+        with pytest.raises(pytest.fail.Exception):
+            claim(sweep, dead)
     one = claimed(sweep, lease)
-    assert (one.parameters["a"], one.attempt) == (2, 1)
+    assert (one.number, one.parameters["a"], one.attempt) == (1, 2, 1)
     assert claim(sweep, lease) is Nothing.DONE
-    assert outcomes(sweep) == [None, "died", None]
+    assert outcomes(sweep) == [None, None]
+
+
+def test_what_a_user_of_optuna_enqueues_is_a_trial_and_what_it_does_not_name_is_chosen(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    sweep = made(tmp_path, BAYES, seed=1)
+    theirs = plain_study(sweep)
+    theirs.enqueue_trial({"noise": 0.5, "lr": 0.01}, user_attrs={"why": "a guess"})
+    theirs.enqueue_trial({"lr": 7.0})
+    theirs.enqueue_trial({"rate": 0.1})
+    with Lease(sweep.agents) as lease:
+        one, other = claimed(sweep, lease), claimed(sweep, lease)
+        assert one.end("died")
+        again = claimed(sweep, lease)
+    assert (one.number, other.number, again.attempt) == (0, 3, 2)
+    assert (one.parameters["lr"], one.parameters["noise"]) == (0.01, pytest.approx(0.0))
+    assert one.parameters["model"]["layers"] in ([8], [8, 8], [32])
+    assert again.parameters == one.parameters
+    assert trials(sweep)[0].user_attrs["why"] == "a guess"
+    assert [trial.state for trial in trials(sweep)][1:3] == [TrialState.FAIL] * 2
+    said = [record.getMessage() for record in caplog.records]
+    assert "trial 1, which was enqueued, has failed: The value 7.0 of parameter 'lr'" in said[0]
+    assert "of 'rate' the sweep chooses nothing, but of lr, model/layers, noise" in said[1]
+
+
+def test_a_grid_passes_over_a_point_that_was_enqueued(sweep: SweepStudy, lease: Lease) -> None:
+    plain_study(sweep).enqueue_trial({"a": 2})
+    assert [claimed(sweep, lease).parameters["a"] for _ in range(2)] == [2, 1]
+    assert claim(sweep, lease) is Nothing.DONE
+
+
+def test_a_trial_that_a_program_of_optuna_runs_is_left_to_it(tmp_path: Path) -> None:
+    sweep = made(tmp_path, RANDOM | {"run_cap": 2})
+    theirs = plain_study(sweep)
+    its = theirs.ask()
+    with Lease(sweep.agents) as lease:
+        assert [claimed(sweep, lease).end("finished") for _ in range(2)] == [True, True]
+        assert claim(sweep, lease) is Nothing.DONE
+    assert SweepReader(sweep).outcomes == {"finished": 2, "running": 1}
+    its.suggest_float("a", 0.0, 1.0)
+    theirs.tell(its, 0.5)
+    first, *_ = SweepReader(sweep).trials
+    assert (first.outcome, first.attempt, first.parameters) == ("finished", 0, its.params)
 
 
 def test_one_that_was_killed_as_it_planned_a_retry_leaves_one_retry(

@@ -15,6 +15,7 @@ from machine import Machine, killed_at_the_end
 from program import cli, on_a_terminal, read_json
 from tracklayer.sweeps.claiming import ClaimedTrial, claim
 from tracklayer.sweeps.leases import Lease
+from tracklayer.sweeps.reading import SweepReader
 from tracklayer.sweeps.study import SweepStudy, open_sweep
 
 if TYPE_CHECKING:
@@ -122,7 +123,7 @@ def test_a_prior_run_counts_as_a_trial() -> None:
     sweep_id = cli("sweep", write(RANDOM), "--prior-run", run.id).stdout.strip()
     best = read_json("sweep", "show", sweep_id)["best"]
     assert (best["run"], best["value"], best["attempt"]) == (run.id, 0.5, 0)
-    assert best["parameters"] == {"lr": 0.25, "layers": 2}
+    assert best["parameters"] == {"lr": 0.25}  # what the run had, which is not all that the sweep has
 
 
 @pytest.mark.parametrize(
@@ -137,12 +138,18 @@ def test_a_prior_run_counts_as_a_trial() -> None:
 def test_a_configuration_that_is_wrong_is_refused_with_the_place(text: str, said: str) -> None:
     done = cli("sweep", write(text + "\n"), expect=2)
     assert said in done.stderr
+    assert "JSON" not in done.stderr
     assert done.stdout == ""
     assert read_json("sweeps")["sweeps"] == []
 
 
 def test_a_file_that_is_not_there_is_named() -> None:
-    assert "shwo: the sweep's configuration cannot be read" in cli("sweep", "shwo", expect=2).stderr
+    assert "fit.yaml: the sweep's configuration cannot be read" in cli("sweep", "fit.yaml", expect=2).stderr
+
+
+def test_a_command_that_is_misspelled_or_spelled_as_wandbs_is_told_the_right_one() -> None:
+    assert "did you mean 'show'" in cli("sweep", "shwo", "qd4mpzk7", expect=2).stderr
+    assert "`tracklayer sweep pause SWEEP`" in cli("sweep", "--pause", "qd4mpzk7", expect=2).stderr
 
 
 # -- looking at them ------------------------------------------------------------------------------
@@ -268,6 +275,20 @@ def test_a_sweep_whose_target_is_reached_is_finished(store: Path, lease: Lease) 
     begin(sweep, lease).end("finished", 0.95, 1)
     (listed,) = read_json("sweeps")["sweeps"]
     assert (listed["state"], listed["best"]["value"]) == ("finished", 0.95)
+
+
+def test_a_grid_is_finished_when_the_points_that_prior_runs_left_are_done(store: Path) -> None:
+    for width in (8, 8, 32):
+        with tracklayer.init(
+            id=f"prior-{len(tracklayer.open_store().runs())}", config={"width": width}
+        ) as run:
+            run.log({"loss": width})
+    sweep = create(store, prior_runs=["prior-0", "prior-1", "prior-2"])
+    assert SweepReader(sweep).state == "running"
+    with held(sweep) as lease:
+        begin(sweep, lease).end("finished", 1.0)
+    found = SweepReader(sweep)
+    assert (found.done, found.total, found.state) == (1, 1, "finished")
 
 
 def test_a_trial_whose_process_is_gone_has_died_before_any_agent_finds_out(store: Path) -> None:

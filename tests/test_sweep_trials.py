@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import sys
 from collections.abc import Generator, Iterator, Mapping
 from contextlib import contextmanager
@@ -19,12 +20,12 @@ import tracklayer
 from machine import Machine
 from tracklayer.errors import StoreError, TrialLostError, TrialPruned
 from tracklayer.front import ActiveRun
-from tracklayer.sweeps.claiming import ClaimedTrial, claim
+from tracklayer.sweeps.claiming import ClaimedTrial, Nothing, claim
 from tracklayer.sweeps.configuration import read_config
-from tracklayer.sweeps.current import NO_TRIAL, current_trial, working_on
+from tracklayer.sweeps.current import NO_TRIAL, Trial, current_trial, working_on
 from tracklayer.sweeps.leases import Lease
 from tracklayer.sweeps.study import SweepStudy, create
-from tracklayer.sweeps.trial import LocalTrial
+from tracklayer.sweeps.trial import trial_of
 
 PARAMETERS = {"lr": {"value": 0.1}}
 HALVING = {"type": "hyperband", "min_iter": 2, "eta": 2}
@@ -53,9 +54,9 @@ class Sweep:
         return claimed
 
     @contextmanager
-    def trial(self) -> Generator[LocalTrial]:
+    def trial(self) -> Generator[Trial]:
         """Claim a trial, and have the block be its process."""
-        trial = LocalTrial(self.claim())
+        trial = trial_of(self.claim())
         with working_on(trial):
             yield trial
 
@@ -205,15 +206,24 @@ def test_a_trial_is_worth_the_best_finite_value_of_its_metric(store: Path, goal:
     assert sweep.last.user_attrs["iterations"] == 7
 
 
+def test_a_trial_that_reaches_the_target_ends_the_sweep_while_it_still_runs(store: Path) -> None:
+    sweep = Sweep(store, metric={"name": "loss", "target": 0.1})
+    with sweep.trial(), tracklayer.init() as run:
+        run.log({"loss": 0.2})
+        run.flush()
+        sweep.claim().end("failed")
+        run.log({"loss": 0.1})
+        run.flush()
+        with Lease(sweep.study.agents) as others:
+            assert claim(sweep.study, others) is Nothing.DONE
+        run.log({"loss": 5.0})  # whatever comes of it
+    assert sweep.trials[0].user_attrs["outcome"] == "finished"
+
+
 def test_the_study_knows_the_run(sweep: Sweep) -> None:
-    with sweep.trial() as trial:
-        assert not trial.began
-        with tracklayer.init() as run:
-            logs(run, 1.0)
-            assert sweep.last.user_attrs["run"] == run.id
-            assert trial.began
-            assert not trial.ended
-        assert trial.ended
+    with sweep.trial(), tracklayer.init() as run:
+        logs(run, 1.0)
+        assert sweep.last.user_attrs["run"] == run.id
 
 
 def test_a_summary_entry_counts_as_a_value_and_not_as_an_iteration(sweep: Sweep) -> None:
@@ -247,6 +257,13 @@ def test_a_trial_whose_metric_was_never_logged_has_failed_and_a_warning_says_so(
     (said,) = warnings(caplog)
     assert "never logged 'loss'" in said
     assert "'train/loss'" in said
+
+
+def test_a_metric_that_is_no_number_is_called_so(sweep: Sweep, caplog: pytest.LogCaptureFixture) -> None:
+    with sweep.trial(), tracklayer.init() as run:
+        run.log({"loss": "0.5"})
+    (said,) = warnings(caplog)
+    assert "has logged 'loss', the sweep's metric, as something else than a number" in said
 
 
 def test_a_trial_without_a_finite_value_has_failed(sweep: Sweep, caplog: pytest.LogCaptureFixture) -> None:
@@ -310,9 +327,8 @@ def test_a_trial_that_does_badly_at_a_band_stops_at_the_next_row_with_the_metric
             run.log({"epoch": 1})
             run.log({"loss": 0.8, "accuracy": 0.5})
 
-    with halving.trial() as trial, pytest.raises(TrialPruned, match=r"iteration 2.*loss = 0\.9"):
+    with halving.trial(), pytest.raises(TrialPruned, match=r"iteration 2.*loss = 0\.9"):
         train()
-    assert trial.ended
     assert halving.outcome[0] == "pruned"
     assert halving.last.intermediate_values == {2: 0.9}
     recorded = tracklayer.open_store().run("r")
@@ -402,6 +418,17 @@ def test_training_goes_on_while_the_study_cannot_be_told(
 
 
 # -- attempts -----------------------------------------------------------------------------------------
+
+
+def test_a_run_that_was_another_trials_counts_for_what_it_logs_now(
+    sweep: Sweep, caplog: pytest.LogCaptureFixture
+) -> None:
+    for loss in (0.1, 0.7):
+        with sweep.trial(), tracklayer.init(id="mine", resume="allow") as run:
+            run.log({"loss": loss})
+    assert sweep.outcome == ("finished", 0.7)
+    (said,) = caplog.messages
+    assert re.search("trial 1 of sweep .* continues run mine, which is of another trial", said)
 
 
 def test_resume_auto_goes_on_with_the_run_of_the_last_attempt_and_counts_on(halving: Sweep) -> None:

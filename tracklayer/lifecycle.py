@@ -72,11 +72,6 @@ def open_run() -> ActiveRun | None:
     return _open.current if _open.current in _open.all else None
 
 
-def open_runs() -> tuple[ActiveRun, ...]:
-    """Return the runs that are open in this process, oldest first."""
-    return tuple(_open.all)
-
-
 def opened(run: ActiveRun, *, current: bool) -> None:
     """Take note of a run that was opened."""
     _open.all.append(run)
@@ -122,7 +117,7 @@ def ended_by_signal(exit_code: int) -> bool:
 @contextmanager
 def finishing_runs() -> Generator[None]:
     """Finish the runs that are opened in the block and left open, as the block itself ended."""
-    opened_before = open_runs()
+    opened_before = tuple(_open.all)
     error: BaseException | None = None
     try:
         yield
@@ -130,7 +125,7 @@ def finishing_runs() -> Generator[None]:
         error = raised
         raise
     finally:
-        for run in open_runs():
+        for run in tuple(_open.all):
             if run not in opened_before:
                 run.finish(exit_code_of(error))
 

@@ -305,7 +305,8 @@ class Backend:
         export: for a backend whose own tools can send a run later: writes one to an empty folder for them,
             and says by which command it is sent.
         server: for a hosted backend: the address of the server that it would talk to.
-        sweeps: for a hosted backend: the sweeps of its server.
+        sweeps: for a hosted backend: the sweeps of its server; raises `BackendUnavailableError` where `check`
+            does.
     """
 
     name: str
@@ -322,4 +323,4 @@ class Backend:
     deliver: Callable[[RunReader, RunInfo, Received | None, Settings], Delivery] | None = None
     export: Callable[[RunReader, RunInfo, Path], tuple[Delivery, str]] | None = None
     server: Callable[[], str] | None = None
-    sweeps: SweepService | None = None
+    sweeps: Callable[[], SweepService] | None = None

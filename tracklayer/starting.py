@@ -291,7 +291,7 @@ class _Opening:
 
     def _tell_trial(self, stop: Callable[[str, Exception], None]) -> None:
         """Have the trial of a sweep get what the run logs, if it is the trial's own."""
-        if self._agreement.index > 0:
+        if self._trial.watch is None or self._agreement.index > 0:
             return
         watching = self._trial.watch(self._info, stop, self.continued)
         if watching is None:

@@ -13,6 +13,7 @@ from tracklayer.artifacts.artifact import artifact_of
 from tracklayer.artifacts.catalog import Catalog
 from tracklayer.artifacts.locations import locate
 from tracklayer.errors import RunNotFoundError, StoreError
+from tracklayer.folders import move_new
 from tracklayer.protocol import RunInfo
 from tracklayer.reading import RunReader, UnreadableRun, pick_run
 from tracklayer.settings import artifacts_url
@@ -135,7 +136,7 @@ class SQLiteStore:
         try:
             _copy_database(path, name)
             shutil.copymode(path, name)
-            _move_new(Path(name), out)
+            move_new(Path(name), out)
         finally:
             Path(name).unlink(missing_ok=True)
 
@@ -171,18 +172,3 @@ def _copy_database(path: Path, target: str) -> None:
             copy.execute("PRAGMA journal_mode = DELETE")
         finally:
             copy.close()
-
-
-def _move_new(source: Path, target: Path) -> None:
-    """Give a file a name that is not taken.
-
-    Raises:
-        FileExistsError: it is.
-    """
-    try:
-        os.link(source, target)  # fails, where a rename would overwrite what just came there
-    except FileExistsError:
-        raise
-    except OSError:  # a file system without hard links
-        target.touch(exist_ok=False)
-        source.replace(target)

@@ -9,14 +9,14 @@ import re
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
-from typing import TYPE_CHECKING, Any, Final, final
+from typing import TYPE_CHECKING, Final
 
 from tracklayer import reporting
 from tracklayer.errors import BackendUnavailableError
-from tracklayer.protocol import Backend, Resume, RunInfo
+from tracklayer.protocol import Backend, Resume, RunInfo, SweepService
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Iterator
     from pathlib import Path
 
     from tracklayer.delivery import Delivery, Question, Received, ReceivedRow
@@ -102,34 +102,11 @@ def _server() -> str:
     return api_url()
 
 
-@final
-class _Sweeps:
-    """The sweeps of the W&B server; see `tracklayer.protocol.SweepService`."""
+def _sweeps() -> SweepService:
+    _check()
+    from tracklayer_wandb import sweeps  # imports wandb
 
-    def create(
-        self,
-        config: Mapping[str, Any],
-        project: str | None,
-        entity: str | None,
-        prior_runs: Sequence[str] | None,
-    ) -> str:
-        _check()
-        from tracklayer_wandb.sweeps import create  # imports wandb
-
-        return create(config, project, entity, prior_runs)
-
-    def agent(
-        self,
-        sweep_id: str,
-        function: Callable[[], object] | None,
-        project: str | None,
-        entity: str | None,
-        count: int | None,
-    ) -> None:
-        _check()
-        from tracklayer_wandb.sweeps import agent  # imports wandb
-
-        agent(sweep_id, function, project, entity, count)
+    return sweeps
 
 
 backend = Backend(
@@ -144,5 +121,5 @@ backend = Backend(
     deliver=_deliver,
     export=_export,
     server=_server,
-    sweeps=_Sweeps(),
+    sweeps=_sweeps,
 )

@@ -88,13 +88,10 @@ def find_sweep(folder: Path | None, ref: str) -> SweepStudy:
         StoreError: it cannot be read.
     """
     from tracklayer.settings import store_folder
-    from tracklayer.sweeps import require_engine
-
-    require_engine()
-    from tracklayer.sweeps.study import open_sweep
+    from tracklayer.sweeps import agents
 
     try:
-        return open_sweep(store_folder(folder), ref)
+        return agents.find_sweep(store_folder(folder), ref)
     except SweepNotFoundError as error:
         if not server_has_sweeps(folder):
             raise

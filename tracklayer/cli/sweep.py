@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Final, final
+from pathlib import Path
+from typing import TYPE_CHECKING, Final, final
 
 import click
 
@@ -10,10 +11,9 @@ from tracklayer.cli import output, sweep_show
 from tracklayer.cli.finding import find_sweep
 from tracklayer.cli.informing import informed
 from tracklayer.cli.options import dir_option
+from tracklayer.sweeps import RETRIES
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from tracklayer.sweeps.study import State
 
 _CREATE: Final = "create"
@@ -26,8 +26,21 @@ class _CreatesByDefault(click.Group):
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         """Put the command's name before a word that is none, and before an option of `create`."""
         if args and args[0] not in {*self.commands, *ctx.help_option_names}:
+            self._check(args[0])
             args = [_CREATE, *args]
         return super().parse_args(ctx, args)
+
+    def _check(self, word: str) -> None:
+        """Refuse a command that is misspelled, or an option, as it is in W&B's command line."""
+        if word.removeprefix("--") in self.commands:
+            msg = f"{word} is a command here: `tracklayer sweep {word[2:]} SWEEP`"
+            raise click.UsageError(msg)
+        if not word.startswith("-") and not Path(word).exists():
+            from tracklayer.naming import did_you_mean
+
+            if meant := did_you_mean(word, list(self.commands)):
+                msg = f"{word!r} is no command, and no file{meant}"
+                raise click.UsageError(msg)
 
 
 @click.group(
@@ -53,8 +66,10 @@ def command() -> None:
 @click.option(
     "--retries",
     type=click.IntRange(min=0),
+    default=RETRIES,
+    show_default=True,
     metavar="N",
-    help="How often a trial is tried again whose process died; by default, three times.",
+    help="How often a trial is tried again whose process died.",
 )
 @click.option(
     "--prior-run",
@@ -71,7 +86,7 @@ def create(
     project: str | None,
     entity: str | None,
     seed: int | None,
-    retries: int | None,
+    retries: int,
     prior_runs: tuple[str, ...],
     folder: Path | None,
 ) -> None:
@@ -83,9 +98,8 @@ def create(
     """
     from tracklayer.sweeps.creating import sweep
 
-    chosen: dict[str, Any] = {} if retries is None else {"retries": retries}
     with informed():
-        sweep_id = sweep(file, entity, project, prior_runs, seed=seed, dir=folder, **chosen)
+        sweep_id = sweep(file, entity, project, prior_runs, seed=seed, retries=retries, dir=folder)
     output.echo(sweep_id)
 
 

@@ -10,13 +10,11 @@ that cannot be compiled costs no trial, and a last batch that is smaller is fill
 
 from __future__ import annotations
 
-import math
-import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial, reduce
 from operator import getitem
-from typing import TYPE_CHECKING, Any, Final, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import jax
 import jax.numpy as jnp
@@ -25,8 +23,8 @@ import numpy as np
 from tracklayer.errors import UnsupportedValueError, UsageError
 from tracklayer.settings import read_settings
 from tracklayer.starting import init
-from tracklayer.sweeps import require_engine
-from tracklayer.sweeps.agents import call, check_count
+from tracklayer.sweeps.agents import check_alone, check_count, find_sweep, work
+from tracklayer.sweeps.calling import call
 from tracklayer.sweeps.creating import hosted_sweeps
 
 if TYPE_CHECKING:
@@ -36,9 +34,7 @@ if TYPE_CHECKING:
 
     from tracklayer.sweeps.claiming import ClaimedTrial
     from tracklayer.sweeps.configuration import SweepConfig
-    from tracklayer.sweeps.leases import Lease
     from tracklayer.sweeps.parameters import Parameter
-    from tracklayer.sweeps.study import SweepStudy
 
 Function: TypeAlias = Callable[[dict[str, Any]], Mapping[str, Any]]
 """What trains: from the parameters of one trial to its metrics."""
@@ -46,9 +42,6 @@ Columns: TypeAlias = dict[tuple[str, ...], jax.ShapeDtypeStruct]
 """What differs between the trials of a batch: by a parameter's path, an array with a value for each."""
 Program: TypeAlias = Callable[[dict[tuple[str, ...], Any]], dict[str, jax.Array]]
 """The function for a batch: from such arrays to metrics, by their whole keys, of shape (width, ...)."""
-
-_POLL: Final = 1.0
-"""Seconds after which a sweep that has nothing to try just now is looked at again."""
 
 
 def agent(
@@ -85,6 +78,7 @@ def agent(
             of its batch have failed.
     """
     check_count(count)
+    check_alone()
     if width < 1:
         msg = f"width={width}: at least one trial runs at once"
         raise UsageError(msg)
@@ -95,28 +89,24 @@ def agent(
             "`tracklayer push --group` the runs"
         )
         raise UsageError(msg)
-    require_engine()
-    from tracklayer.sweeps.leases import Lease
-    from tracklayer.sweeps.study import open_sweep
-
-    sweep = open_sweep(settings.dir, sweep_id)
+    sweep = find_sweep(settings.dir, sweep_id)
     sweep.prune_nothing()  # when the study hears of a trial, all of it was done
     limits = (width, count, sweep.config.run_cap, sweep.config.points)
     width = min(limit for limit in limits if limit is not None)
     columns = _columns(sweep.config, width)
     program = _compiled(function, sweep.config, columns, width)
-    left = math.inf if count is None else count
-    with Lease(sweep.agents) as lease:
-        while left and (batch := _claim(sweep, lease, int(min(width, left)))):
-            left -= len(batch)
-            try:
-                metrics = jax.device_get(program(_stacked(batch, columns)))
-            except Exception:
-                for claimed in batch:
-                    claimed.end("failed")
-                raise
-            for index, claimed in enumerate(batch):
-                call(partial(_record, {key: array[index] for key, array in metrics.items()}), claimed)
+
+    def run(batch: list[ClaimedTrial]) -> None:
+        try:
+            metrics = jax.device_get(program(_stacked(batch, columns)))
+        except Exception:
+            for claimed in batch:
+                claimed.end("failed")
+            raise
+        for index, claimed in enumerate(batch):
+            call(partial(_record, {key: array[index] for key, array in metrics.items()}), claimed)
+
+    work(sweep, run, count, width)
 
 
 def _columns(config: SweepConfig, width: int) -> Columns:
@@ -167,28 +157,12 @@ def _compiled(function: Function, config: SweepConfig, columns: Columns, width: 
 
     lowered = jax.jit(jax.vmap(train, axis_size=width)).lower(columns)
     metric = config.metric
-    if metric is not None and not {metric.name, metric.name.replace(".", "/")} & set(lowered.out_info):
+    if metric is not None and not set(metric.keys) & set(lowered.out_info):
         msg = (
             f"the function returns no {metric.name!r}, the sweep's metric, but {', '.join(lowered.out_info)}"
         )
         raise UsageError(msg)
     return lowered.compile()
-
-
-def _claim(sweep: SweepStudy, lease: Lease, most: int) -> list[ClaimedTrial]:
-    """Claim as many trials as there are, and wait for the first; none when the sweep has nothing to try."""
-    from tracklayer.sweeps.claiming import Nothing, claim
-
-    batch: list[ClaimedTrial] = []
-    while len(batch) < most:
-        claimed = claim(sweep, lease)
-        if not isinstance(claimed, Nothing):
-            batch.append(claimed)
-        elif batch or claimed in {Nothing.DONE, Nothing.STOPPED}:
-            break
-        else:
-            time.sleep(_POLL)
-    return batch
 
 
 def _stacked(batch: Sequence[ClaimedTrial], columns: Columns) -> dict[tuple[str, ...], NDArray[Any]]:

@@ -2,8 +2,9 @@
 
 A sweep is an ordinary Optuna study in `<store>/sweeps/<id>.journal`, and each trial an ordinary run.
 `creating` makes a sweep of W&B's configuration (`configuration`, `parameters`), `agents` works on its trials,
-calling a function or running a program (`programs`).  Which trial is whose is settled in `claiming`, by
-`leases` that say which agents live.  `trial` ties a trial to the run that `init` opens in it (`current`).
+calling a function (`calling`) or running a program (`programs`).  Which trial is whose is settled in
+`claiming`, by `leases` that say which agents live.  `trial` ties a trial to the run that `init` opens in it
+(`current`).
 """
 
 from __future__ import annotations
@@ -13,6 +14,8 @@ from typing import Final
 
 from tracklayer.errors import BackendUnavailableError
 
+RETRIES: Final = 3
+"""How often a trial is tried again whose process died, where nothing else is said."""
 _ENGINE: Final = {"optuna": "optuna", "pyyaml": "yaml", "scipy": "scipy"}
 """The distributions of the extra `sweeps`, and the modules that they bring."""
 

@@ -4,26 +4,24 @@ from __future__ import annotations
 
 import signal
 import threading
-import traceback
 from collections import Counter
 from collections.abc import Callable, Generator
 from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final, Literal, Never, TypeAlias, final
+from typing import TYPE_CHECKING, Final, Literal, Never, TypeAlias, cast, final
 
-from tracklayer import lifecycle, reporting
-from tracklayer.errors import SweepNotFoundError, TrialPruned, UsageError
+from tracklayer import agreeing, lifecycle, reporting
+from tracklayer.errors import SweepNotFoundError, UsageError
 from tracklayer.porting import refuse
 from tracklayer.settings import read_settings
 from tracklayer.sweeps import require_engine
+from tracklayer.sweeps.calling import call
 from tracklayer.sweeps.creating import hosted_sweeps
 
 if TYPE_CHECKING:
     import os
     from pathlib import Path
-
-    from optuna.trial import FrozenTrial
 
     from tracklayer.sweeps.claiming import ClaimedTrial, Nothing
     from tracklayer.sweeps.leases import Lease
@@ -95,29 +93,39 @@ def agent(
 
     Raises:
         UsageError: an argument that cannot be right; or no function is given, and the sweep's program is not
-            here.
+            here; or one is, and this is one of several processes of `jax.distributed`.
         SweepNotFoundError: there is no such sweep.
         BackendUnavailableError: what sweeps need is not installed.
         StoreError: the store cannot be read or written.
     """
     refuse("agent", others)
     check_count(count)
+    if not isinstance(cast("object", sweep_id), str):
+        msg = f"sweep_id={sweep_id!r}: give the id that `tracklayer.sweep` returned"
+        raise UsageError(msg)
+    if function is not None:
+        if not callable(cast("object", function)):
+            msg = f"function={function!r}: give the function itself, which is called for each trial"
+            raise UsageError(msg)
+        check_alone()
     settings = read_settings(dir=dir)
     service = hosted_sweeps(settings)
     if service is not None:
         called = function and lifecycle.finishing_runs()(function)
         with lifecycle.finishing_on_signals():  # the client calls the function in a thread of its own
-            service.agent(sweep_id, called, project, entity, count)
+            service().agent(sweep_id, called, project, entity, count)
         return
     found = find_sweep(settings.dir, sweep_id, entity, project)
     if function is None:
         work_programs(found, count)
     else:
         called = function
-        work(found, lambda claimed, _: call(called, claimed), count)
+        work(found, lambda batch: call(called, batch[0]), count)
 
 
-def find_sweep(store: Path, sweep_id: str, entity: str | None, project: str | None) -> SweepStudy:
+def find_sweep(
+    store: Path, sweep_id: str, entity: str | None = None, project: str | None = None
+) -> SweepStudy:
     """Return the sweep of a store that an agent is to work on.
 
     Raises:
@@ -147,15 +155,35 @@ def check_count(count: int | None) -> None:
         raise UsageError(msg)
 
 
+def check_alone() -> None:
+    """Make sure that this process is no part of a program of several (`jax.distributed`).
+
+    Raises:
+        UsageError: it is, and each of them would work on a trial of its own.
+    """
+    index, count, _ = agreeing.place()
+    if count > 1:
+        msg = (
+            f"this is process {index} of {count}, and each would get a trial of its own: name the program in "
+            "the sweep's configuration, with a `command` that starts all its processes, and run "
+            "`tracklayer agent SWEEP`; their `init` then finds the same trial"
+        )
+        raise UsageError(msg)
+
+
 def work(
-    sweep: SweepStudy, run_trial: Callable[[ClaimedTrial, Lease], object], count: int | None = None
+    sweep: SweepStudy,
+    run: Callable[[list[ClaimedTrial]], object],
+    count: int | None = None,
+    width: int = 1,
 ) -> AgentReport:
     """Work on trials of a sweep in this thread, until there is none left.
 
     Args:
         sweep: the sweep.
-        run_trial: does the work of one trial, and sees to its end; what it raises ends the agent.
+        run: does the work of a batch of trials, and sees to their ends; what it raises ends the agent.
         count: how many trials; by default, all that there are.
+        width: how many are in a batch, as far as there are so many.
 
     Raises:
         StoreError: the store cannot be read or written.
@@ -164,7 +192,7 @@ def work(
 
     with Lease(sweep.agents) as lease:
         working = _Agent(sweep, lease, count)
-        working.work(sweep, run_trial)
+        working.work(sweep, run, width)
         return working.report()
 
 
@@ -190,7 +218,7 @@ def work_programs(sweep: SweepStudy, count: int | None = None, jobs: int = 1) ->
 
         def do_job(job: int) -> None:
             own = open_sweep(sweep.store, sweep.id) if job else sweep  # a study is one thread's
-            working.work(own, lambda claimed, lease: children.run(claimed, lease, job))
+            working.work(own, lambda batch: children.run(batch[0], lease, job))
 
         with ThreadPoolExecutor(jobs, "tracklayer-job") as threads, _ended_by_signals():
             futures = [threads.submit(do_job, job) for job in range(jobs)]
@@ -240,40 +268,6 @@ def _ended_by_signals() -> Generator[None]:
             signal.signal(number, signal.SIG_DFL)
 
 
-def call(function: Callable[[], object], claimed: ClaimedTrial) -> None:
-    """Call a function that trains with a trial's parameters, and see to the end of its runs and of the trial.
-
-    Raises:
-        BaseException: what is meant to end the process, such as `KeyboardInterrupt`.
-    """
-    from tracklayer.sweeps.current import working_on
-    from tracklayer.sweeps.trial import LocalTrial
-
-    opened_before = lifecycle.open_runs()
-    error: BaseException | None = None
-    with working_on(LocalTrial(claimed)):
-        try:
-            function()
-        except BaseException as raised:  # noqa: BLE001 - the runs end first, whatever it is
-            error = raised
-        if isinstance(error, Exception) and not isinstance(error, TrialPruned):
-            trace = error.__traceback__ and error.__traceback__.tb_next  # the function's own
-            traceback.print_exception(type(error), error, trace)
-        code = lifecycle.exit_code_of(error)
-        for run in lifecycle.open_runs():
-            if run not in opened_before:
-                run.finish(code)
-    if error is not None and (
-        lifecycle.ended_by_signal(code) or not isinstance(error, Exception | SystemExit)
-    ):
-        claimed.end("died")
-        raise error
-    # the end of its run told that of the trial, but where there was no run, or it was cut off from outside
-    had_run = "run" in _recorded(claimed).user_attrs
-    if claimed.end("died" if had_run else "failed") and error is None and not had_run:
-        reporting.warn(f"{_name(claimed)}: the function recorded no run: it is to call tracklayer.init")
-
-
 @final
 class _Agent:
     """What the threads of an agent have in common."""
@@ -292,29 +286,37 @@ class _Agent:
         """Claim no more trials."""
         self._ending.set()
 
-    def work(self, sweep: SweepStudy, run_trial: Callable[[ClaimedTrial, Lease], object]) -> None:
+    def work(self, sweep: SweepStudy, run: Callable[[list[ClaimedTrial]], object], width: int = 1) -> None:
         """Work on trials, in this thread; `sweep` is a view of the sweep that no other thread uses."""
-        from tracklayer.sweeps.claiming import Nothing, claim
-
-        while self._takes_one():
-            claimed = claim(sweep, self._lease)
-            if isinstance(claimed, Nothing):
-                self._takes_none()
-                if not self._goes_on(claimed):
-                    return
-                self._ending.wait(_POLL)
-                continue
-            self._is_told_of_pause = False
-            reporting.inform(f"{_name(claimed)}: {claimed.parameters}")
-            run_trial(claimed, self._lease)
-            self._count(claimed)
+        while batch := self._claim(sweep, width):
+            run(batch)
+            for claimed in batch:
+                self._count(claimed)
 
     def report(self) -> AgentReport:
         """Return what was done, and say it."""
         ended = self._ended
         report = AgentReport(ended["finished"], ended["pruned"], ended["failed"], ended["died"], self._reason)
-        reporting.inform(f"agent of sweep {self._sweep.id}: {report}{self._best()}")
+        reporting.tell(f"agent of sweep {self._sweep.id}: {report}{self._best()}")
         return report
+
+    def _claim(self, sweep: SweepStudy, width: int) -> list[ClaimedTrial]:
+        """Claim as many trials as there are, and wait for the first; none when the agent is to end."""
+        from tracklayer.sweeps.claiming import Nothing, claim
+
+        batch: list[ClaimedTrial] = []
+        while len(batch) < width and self._takes_one():
+            claimed = claim(sweep, self._lease)
+            if not isinstance(claimed, Nothing):
+                self._is_told_of_pause = False
+                reporting.inform(f"{claimed}: {claimed.parameters}")
+                batch.append(claimed)
+                continue
+            self._takes_none()
+            if batch or not self._goes_on(claimed):
+                break
+            self._ending.wait(_POLL)
+        return batch
 
     def _takes_one(self) -> bool:
         with self._lock:
@@ -343,7 +345,7 @@ class _Agent:
         return nothing in {Nothing.PAUSED, Nothing.WAIT}
 
     def _count(self, claimed: ClaimedTrial) -> None:
-        outcome = str(_recorded(claimed).user_attrs["outcome"])
+        outcome = str(claimed.recorded().user_attrs["outcome"])
         with self._lock:
             self._ended[outcome] += 1
             bad = self._ended["failed"] + self._ended["died"]
@@ -361,12 +363,3 @@ class _Agent:
             return ""
         best = self._sweep.study.best_trial
         return f"; best {metric.name} so far: {best.value:.6g}, by trial {best.number}"
-
-
-def _recorded(claimed: ClaimedTrial) -> FrozenTrial:
-    """Return what the sweep's file says of a trial."""
-    return claimed.sweep.study.get_trials(deepcopy=False)[claimed.number]
-
-
-def _name(claimed: ClaimedTrial) -> str:
-    return f"trial {claimed.number} of sweep {claimed.sweep.id}"

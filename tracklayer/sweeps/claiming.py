@@ -2,17 +2,21 @@
 
 Whoever claims a trial, or ends one, holds the sweep's lock, so that what it saw of the study stays so; a
 process that is killed meanwhile loses it.  The steps are in such an order that the next one then finds
-nothing that is lost and nothing that is there twice: a trial is in the study before it is anybody's, and the
-retry of a dead one before that is told to have failed.
+nothing that is lost and nothing that is there twice: a trial is in the study before it is anybody's, is
+somebody's before it runs, and the retry of a dead one is there before that is told to have failed.
+
+The study is also open to programs of Optuna.  What they enqueue becomes a trial of the sweep; a trial that
+one of them runs has no `agent`, and is left alone.
 
 The attributes of a trial:
 
     parameters  the real values, nested, constants included
-    agent       the lease of the process that has it; none before it is handed out
+    agent       the lease of the process that has it; none of a trial that a program of Optuna runs
     attempt     1, and one more for each retry; 0 of a run that was there before the sweep
     retry_of    the number of the trial that is tried again
     point       which of a grid's points it is
     run         the id of its run
+    reached     true once it has logged the target of the metric
     outcome     how it ended
     iterations  how often the metric was logged
 """
@@ -22,7 +26,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from enum import Enum
 from hashlib import sha256
 from itertools import islice
@@ -32,6 +36,7 @@ from optuna.exceptions import UpdateFinishedTrialError
 from optuna.samplers import RandomSampler, TPESampler
 from optuna.trial import FrozenTrial, Trial, TrialState, create_trial
 
+from tracklayer import reporting
 from tracklayer.errors import TrialLostError
 from tracklayer.sweeps.leases import DEAD_SECONDS, LATE_SECONDS, Lease, forget, silence
 from tracklayer.sweeps.study import SweepStudy
@@ -43,7 +48,6 @@ _ENDS: Final = {
     "failed": TrialState.FAIL,
     "pruned": TrialState.PRUNED,
 }
-_NOBODY: Final = ""
 _CHUNK: Final = 50
 """So many of a grid's points are put into the study at a time: a huge grid may never be done."""
 
@@ -72,13 +76,22 @@ class ClaimedTrial:
         number: which one, from 0 on.
         parameters: the real values, nested, constants included.
         attempt: 1, and one more for each process that died over it.
+        trial: Optuna's handle.
     """
 
     sweep: SweepStudy
     number: int
     parameters: dict[str, Any]
     attempt: int
-    trial: Trial = field(repr=False)
+    trial: Trial
+
+    def __str__(self) -> str:
+        """Name it in a message."""
+        return f"trial {self.number} of sweep {self.sweep.id}"
+
+    def recorded(self) -> FrozenTrial:
+        """Return what the sweep's file says of it now."""
+        return self.sweep.study.get_trials(deepcopy=False)[self.number]
 
     def started(self, run_id: str) -> None:
         """Say which run is the trial's.
@@ -87,6 +100,14 @@ class ClaimedTrial:
             StoreError: the sweep's file cannot be written.
         """
         self._set("run", run_id)
+
+    def reached(self) -> None:
+        """Say that the trial has reached the metric's target: nobody is to begin another one.
+
+        Raises:
+            StoreError: the sweep's file cannot be written.
+        """
+        self._set("reached", True)  # noqa: FBT003 - an attribute's name and value
 
     def report(self, iteration: int, value: float) -> bool:
         """Report a value of the metric; return whether the trial is to stop.
@@ -161,15 +182,29 @@ def claim(sweep: SweepStudy, lease: Lease) -> ClaimedTrial | Nothing:
         if state != "running":
             return Nothing(state)
         trials = sweep.study.get_trials(deepcopy=False)
-        if _is_reached(sweep, trials):
+        if is_reached(sweep, trials):
             return Nothing.DONE
         may_die = _bury_dead(sweep, trials, lease)
-        trials = sweep.study.get_trials(deepcopy=False)
-        if not _is_planned(trials) and not _plan(sweep, trials):
-            return Nothing.WAIT if may_die else Nothing.DONE
-        trial = sweep.study.ask()  # the first that is planned
-        trial.set_user_attr("agent", lease.id)
-        return _claimed(sweep, trial)
+        while True:
+            trials = sweep.study.get_trials(deepcopy=False)
+            planned = next((trial for trial in trials if trial.state is TrialState.WAITING), None)
+            if planned is None:
+                if not _plan(sweep, trials):
+                    return Nothing.WAIT if may_die else Nothing.DONE
+            elif _is_whole(planned) or _adopt(sweep, planned):
+                trial = _trial(sweep, planned.number)
+                trial.set_user_attr("agent", lease.id)
+                if trial.storage.set_trial_state_values(trial.number, TrialState.RUNNING):
+                    return _claimed(sweep, trial)
+                # else a program of Optuna, which knows no lock of ours, took it just now
+
+
+def is_reached(sweep: SweepStudy, trials: Sequence[FrozenTrial]) -> bool:
+    """Say whether a trial has reached the target of the metric, if there is one; it may still run."""
+    metric = sweep.config.metric
+    return metric is not None and any(
+        trial.user_attrs.get("reached") or any(map(metric.reached, trial.values or ())) for trial in trials
+    )
 
 
 def rejoin(sweep: SweepStudy, number: int, agent: str, lease: Lease) -> ClaimedTrial:
@@ -196,41 +231,31 @@ def rejoin(sweep: SweepStudy, number: int, agent: str, lease: Lease) -> ClaimedT
     raise TrialLostError(msg)
 
 
-def _is_reached(sweep: SweepStudy, trials: Sequence[FrozenTrial]) -> bool:
-    metric = sweep.config.metric
-    return metric is not None and any(
-        trial.state is TrialState.COMPLETE and trial.value is not None and metric.reached(trial.value)
-        for trial in trials
-    )
-
-
 def _bury_dead(sweep: SweepStudy, trials: Sequence[FrozenTrial], lease: Lease) -> bool:
     """Plan the retries of the trials whose process died; say whether another one may just have died."""
-    running = [trial for trial in trials if trial.state is TrialState.RUNNING]
-    # one that is nobody's was being handed out by who held the lock before, and was killed
-    silences = {_NOBODY: math.inf, lease.id: 0.0}
+    running = [
+        (trial, str(trial.user_attrs["agent"]))
+        for trial in trials
+        if trial.state is TrialState.RUNNING and "agent" in trial.user_attrs
+    ]
+    silences = {lease.id: 0.0}
     now = lease.touch()
-    for trial in running:
-        agent = _agent(trial)
+    for _, agent in running:
         if agent not in silences:
             silences[agent] = silence(sweep.agents, agent, now)
-    for trial in running:
-        if silences[_agent(trial)] > DEAD_SECONDS:
+    for trial, agent in running:
+        if silences[agent] > DEAD_SECONDS:
             _bury(sweep, trials, trial)
     for agent, seconds in silences.items():
-        if agent != _NOBODY and seconds > DEAD_SECONDS:
+        if seconds > DEAD_SECONDS:
             forget(sweep.agents, agent)
     return any(LATE_SECONDS < seconds <= DEAD_SECONDS for seconds in silences.values())
-
-
-def _agent(trial: FrozenTrial) -> str:
-    return str(trial.user_attrs.get("agent", _NOBODY))
 
 
 def _bury(sweep: SweepStudy, trials: Sequence[FrozenTrial], dead: FrozenTrial) -> None:
     """Plan the retry of a trial whose process died, if there is to be one, then end the trial."""
     told = dead.user_attrs
-    attempt = told["attempt"] + ("agent" in told)  # one that was nobody's was not tried
+    attempt = told["attempt"] + 1
     has_retry = any(trial.user_attrs.get("retry_of") == dead.number for trial in trials)
     if attempt <= sweep.retries + 1 and not has_retry:
         point = {"point": told["point"]} if "point" in told else {}
@@ -239,8 +264,31 @@ def _bury(sweep: SweepStudy, trials: Sequence[FrozenTrial], dead: FrozenTrial) -
     sweep.study.tell(dead.number, state=TrialState.FAIL)
 
 
-def _is_planned(trials: Sequence[FrozenTrial]) -> bool:
-    return any(trial.state is TrialState.WAITING for trial in trials)
+def _adopt(sweep: SweepStudy, enqueued: FrozenTrial) -> bool:
+    """Make a trial that a user of Optuna enqueued one of the sweep; or end it, and say why.
+
+    What it does not name is chosen as of any other trial.
+    """
+    trial = _trial(sweep, enqueued.number)
+    named: dict[str, Any] = enqueued.system_attrs.get("fixed_params", {})
+    try:
+        unknown = ", ".join(map(repr, named.keys() - sweep.distributions.keys()))
+        if unknown:
+            msg = f"of {unknown} the sweep chooses nothing, but of {', '.join(sweep.distributions)}"
+            raise ValueError(msg)  # noqa: TRY301 - as by Optuna, of a value outside
+        params = _chosen(sweep, enqueued.number) | named
+        whole = create_trial(state=TrialState.WAITING, params=params, distributions=sweep.distributions)
+    except (ValueError, TypeError) as error:
+        reporting.warn(f"sweep {sweep.id}: trial {enqueued.number}, which was enqueued, has failed: {error}")
+        trial.set_user_attr("outcome", "failed")
+        trial.storage.set_trial_state_values(trial.number, TrialState.FAIL)
+        return False
+    for name, distribution in whole.distributions.items():
+        internal = distribution.to_internal_repr(whole.params[name])
+        trial.storage.set_trial_param(trial.number, name, internal, distribution)
+    trial.set_user_attr("attempt", 1)
+    trial.set_user_attr("parameters", sweep.config.nested(whole.params))
+    return True
 
 
 def _plan(sweep: SweepStudy, trials: Sequence[FrozenTrial]) -> bool:
@@ -255,8 +303,8 @@ def _plan(sweep: SweepStudy, trials: Sequence[FrozenTrial]) -> bool:
         _add(sweep, _chosen(sweep, len(trials)), attempt=1)
         return True
     begin = 1 + max((trial.user_attrs.get("point", -1) for trial in trials), default=-1)
-    prior = [trial.params for trial in trials if trial.user_attrs["attempt"] == 0]
-    new = (point for point in range(begin, config.points) if config.point(point) not in prior)
+    known = [trial.params for trial in trials if _is_whole(trial) and "point" not in trial.user_attrs]
+    new = (point for point in range(begin, config.points) if config.point(point) not in known)
     points = list(islice(new, left))
     for point in points:
         _add(sweep, config.point(point), attempt=1, point=point)
@@ -265,7 +313,12 @@ def _plan(sweep: SweepStudy, trials: Sequence[FrozenTrial]) -> bool:
 
 def _is_new(trial: FrozenTrial) -> bool:
     """Say whether a trial is neither a retry nor a run that was there before the sweep."""
-    return "retry_of" not in trial.user_attrs and trial.user_attrs["attempt"] > 0
+    return "retry_of" not in trial.user_attrs and trial.user_attrs.get("attempt", 0) > 0
+
+
+def _is_whole(trial: FrozenTrial) -> bool:
+    """Say whether a trial is one of the sweep, or was there before it: Optuna's programs have others."""
+    return "parameters" in trial.user_attrs
 
 
 def _add(sweep: SweepStudy, params: dict[str, Any], **attributes: int) -> None:

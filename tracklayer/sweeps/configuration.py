@@ -56,6 +56,11 @@ class Metric:
     goal: Goal = "minimize"
     target: float | None = None
 
+    @property
+    def keys(self) -> tuple[str, ...]:
+        """What it may be logged as: W&B joins the names of what is nested by dots, `log` by slashes."""
+        return tuple(dict.fromkeys((self.name, self.name.replace(".", "/"))))
+
     def is_better(self, value: float, other: float) -> bool:
         """Say whether a value is better than another; NaN is no better than any."""
         return value < other if self.goal == "minimize" else value > other
@@ -75,23 +80,18 @@ class Hyperband:
 
     Attributes:
         bands: the iterations at which trials are compared, ascending; at least one.
-        eta: what the bands lie apart, as a factor; more than 1.
+        eta: what the bands lie apart, as a factor; at least 2.
         strict: the value at the band counts, not the best so far.
     """
 
     bands: tuple[int, ...]
-    eta: float
+    eta: int
     strict: bool
 
     @property
     def first(self) -> int:
         """The first band."""
         return self.bands[0]
-
-    @property
-    def reduction(self) -> int:
-        """Of how many trials one goes on: eta as a whole number, since Optuna's pruner wants one."""
-        return max(2, round(self.eta))
 
     def is_band(self, iteration: int) -> bool:
         """Say whether trials are compared at this iteration."""
@@ -110,7 +110,6 @@ class SweepConfig:
         early_terminate: when trials are stopped early.
         run_cap: how many trials there are at most.
         name: for people.
-        description: for people.
         project: of the sweep's runs.
         entity: of the sweep's runs.
         program: what agents run that are given no function.
@@ -125,7 +124,6 @@ class SweepConfig:
     early_terminate: Hyperband | None
     run_cap: int | None
     name: str | None
-    description: str | None
     project: str | None
     entity: str | None
     program: str | None
@@ -161,18 +159,24 @@ class SweepConfig:
         Args:
             values: the study's values, by the parameters' names there.
         """
-        config: dict[str, Any] = {}
-        for parameter in self.parameters:
-            *parents, last = parameter.path
-            inner = config
-            for parent in parents:
-                inner = inner.setdefault(parent, {})
-            # the study has no constants; and a list of the configuration is not for a trial to change
-            inner[last] = copy.deepcopy(parameter.value(values.get(parameter.name)))
-        return config
+        # the study has no constants
+        return nested(
+            {parameter.path: parameter.value(values.get(parameter.name)) for parameter in self.parameters}
+        )
 
     def _axes(self) -> list[tuple[str, GridLaw]]:
         return [(p.name, p.law) for p in self.parameters if isinstance(p.law, GridLaw)]
+
+
+def nested(values: Mapping[tuple[str, ...], Any]) -> dict[str, Any]:
+    """Return parameters' real values, by their paths, as a config of its own."""
+    config: dict[str, Any] = {}
+    for (*parents, last), value in values.items():
+        inner = config
+        for parent in parents:
+            inner = inner.setdefault(parent, {})
+        inner[last] = copy.deepcopy(value)  # a list of the configuration is not for a trial to change
+    return config
 
 
 def read_config(
@@ -209,6 +213,8 @@ def _from_file(path: Path) -> Any:
     try:
         content = path.read_bytes()
         found = json.loads(content) if path.suffix == ".json" else _from_yaml(path, content)
+    except UsageError:
+        raise
     except OSError as error:
         msg = f"{path}: the sweep's configuration cannot be read ({error.strerror or error})"
         raise UsageError(msg) from error
@@ -265,7 +271,6 @@ def _read(config: Entry) -> SweepConfig:
         early_terminate=hyperband,
         run_cap=config.integer("run_cap", least=1) if "run_cap" in config else None,
         name=texts["name"],
-        description=texts["description"],
         project=texts["project"],
         entity=texts["entity"],
         program=texts["program"],
@@ -317,7 +322,12 @@ def _metric(entry: Entry, method: Method, notes: list[str]) -> Metric:
 def _hyperband(entry: Entry, notes: list[str]) -> Hyperband | None:
     entry.allow(("type", "min_iter", "max_iter", "s", "eta", "strict"), "early_terminate")
     entry.word("type", ("hyperband",))
-    eta = entry.number("eta", 3, above=1)
+    given = entry.number("eta", 3, above=1)
+    eta = max(2, round(given))
+    if eta != given:
+        notes.append(
+            f"{entry.path}.eta: it is {eta} here, since Optuna's pruner takes whole numbers from 2 on"
+        )
     strict = entry.flag("strict", default=False)
     first = entry.integer("min_iter", least=1) if "min_iter" in entry else None
     last = entry.integer("max_iter") if "max_iter" in entry else None
@@ -338,13 +348,7 @@ def _hyperband(entry: Entry, notes: list[str]) -> Hyperband | None:
             f"{entry.path}: there is no iteration at which trials are compared, so none is stopped early"
         )
         return None
-    hyperband = Hyperband(bands, eta, strict)
-    if hyperband.reduction != eta:
-        part = f"the best 1/{hyperband.reduction} go on"
-        notes.append(
-            f"{entry.path}.eta: bands lie apart by {eta:g}, and at each {part}: Optuna takes whole numbers"
-        )
-    return hyperband
+    return Hyperband(bands, eta, strict)
 
 
 def _bands(ends: Iterable[float]) -> tuple[int, ...]:

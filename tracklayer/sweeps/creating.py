@@ -7,20 +7,18 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
 from tracklayer import naming, registry, reporting
 from tracklayer.errors import UsageError
 from tracklayer.settings import DEFAULT_PROJECT, Settings, read_settings, wandb_default
-from tracklayer.sweeps import require_engine
+from tracklayer.sweeps import RETRIES, require_engine
 
 if TYPE_CHECKING:
     from tracklayer.protocol import SweepService
     from tracklayer.reading import RunReader
     from tracklayer.sweeps.configuration import Metric
     from tracklayer.sweeps.study import PriorRun
-
-RETRIES: Final = 3
 
 
 def sweep(
@@ -41,8 +39,8 @@ def sweep(
         sweep: W&B's configuration: a mapping, the path of a YAML file, or a function that returns a mapping.
         entity: W&B's user or team, of the sweep's runs.
         project: the project of the sweep's runs; else the configuration's, else `WANDB_PROJECT`.
-        prior_runs: ids of recorded runs that count as trials: their config, and the best that they logged of
-            the metric.
+        prior_runs: ids of recorded runs that count as trials, though not for `run_cap`: their config, and the
+            best that they logged of the metric.
         seed: makes the sweep repeatable, where one agent works on it.
         retries: how often a trial is tried again whose agent died.
         dir: the store's folder; `TRACKLAYER_DIR`, else `.tracklayer`.
@@ -65,7 +63,7 @@ def sweep(
         if seed is not None or retries != RETRIES:
             msg = "sweep: a sweep of W&B's server has neither `seed` nor `retries`: leave them out"
             raise UsageError(msg)
-        return service.create(config.given, project, entity, prior_runs)
+        return service().create(config.given, project, entity, prior_runs)
     from tracklayer.sweeps.study import create
 
     if retries < 0:
@@ -84,12 +82,13 @@ def sweep(
     )
     for note in config.notes:
         reporting.warn(f"sweep {created.id}: {note}")
-    reporting.inform(f"sweep {created.id} is created; `tracklayer agent {created.id}` works on it")
+    does = f"agent {created.id}` works on it" if config.program else f"sweep show {created.id}` shows it"
+    reporting.tell(f"sweep {created.id} is created; `tracklayer {does}")
     return created.id
 
 
-def hosted_sweeps(settings: Settings) -> SweepService | None:
-    """Return the sweeps of the server that was chosen to record, if one was that has sweeps."""
+def hosted_sweeps(settings: Settings) -> Callable[[], SweepService] | None:
+    """Return what opens the sweeps of the server that was chosen to record, if one was that has sweeps."""
     if settings.offline:
         return None
     backends = (registry.load(name) for name in settings.backends)
@@ -111,8 +110,10 @@ def _best(reader: RunReader, metric: Metric | None) -> float | None:
     """Return the best finite value that a run logged of the metric, or set in its summary."""
     if metric is None:
         return None
-    values: list[Any] = [reader.summary.get(metric.name)]
-    with suppress(LookupError):
-        values += reader.metric(metric.name).value.ravel().tolist()
+    values: list[Any] = []
+    for key in metric.keys:
+        values.append(reader.summary.get(key))
+        with suppress(LookupError):
+            values += reader.metric(key).value.ravel().tolist()
     finite = [float(v) for v in values if isinstance(v, int | float) and math.isfinite(v)]
     return (min if metric.goal == "minimize" else max)(finite, default=None)

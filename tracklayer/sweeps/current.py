@@ -31,53 +31,13 @@ _WANDB_SWEEP: Final = "WANDB_SWEEP_ID"
 _WANDB_PARAMETERS: Final = "WANDB_SWEEP_PARAM_PATH"
 
 
-class Trial(Protocol):
-    """A trial of a sweep, as far as its runs are concerned."""
+class Watch(Protocol):
+    """Finds what is to get all that a run of a trial logs."""
 
-    @property
-    def sweep_id(self) -> str | None:
-        """The sweep's id; None for `NO_TRIAL` alone."""
-        ...
-
-    @property
-    def parameters(self) -> Mapping[str, Any]:
-        """What is tried, nested, as plain data."""
-        ...
-
-    @property
-    def project(self) -> str | None:
-        """The project of the sweep's runs, if it is settled."""
-        ...
-
-    @property
-    def entity(self) -> str | None:
-        """The entity of the sweep's runs, if it is settled."""
-        ...
-
-    @property
-    def run_id(self) -> str | None:
-        """The id of the run, in that project and entity, if the sweep's server has settled it."""
-        ...
-
-    @property
-    def group(self) -> str | None:
-        """The group of the sweep's runs, if they have one."""
-        ...
-
-    @property
-    def store(self) -> Path | None:
-        """The store's folder, if it is settled."""
-        ...
-
-    @property
-    def previous_run(self) -> str | None:
-        """The id of the run that an earlier process left unfinished, if this tries its trial again."""
-        ...
-
-    def watch(
+    def __call__(
         self, info: RunInfo, stop: Callable[[str, Exception], None], recorded: RunReader | None
     ) -> Run | None:
-        """Return what is to get all that a run logs; None if the run is of no account to the sweep.
+        """Return it; None if the run is of no account to the sweep.
 
         Args:
             info: the run's.
@@ -89,8 +49,21 @@ class Trial(Protocol):
 
 @final
 @dataclass(frozen=True, slots=True)
-class SharedTrial:
-    """A trial of whose end others tell: W&B's client, or the process that was the first to open a run."""
+class Trial:
+    """A trial of a sweep, as far as its runs are concerned.
+
+    Attributes:
+        sweep_id: the sweep's id; None for `NO_TRIAL` alone.
+        parameters: what is tried, nested, as plain data.
+        project: the project of the sweep's runs, if it is settled.
+        entity: the entity of the sweep's runs, likewise.
+        run_id: the id of the run, in that project and entity, if the sweep's server has settled it.
+        group: the group of the sweep's runs, if they have one.
+        store: the store's folder, if it is settled.
+        previous_run: the id of the run that an earlier process left unfinished, if its trial is tried again.
+        watch: what the sweep hears of its runs by; None where others tell it: W&B's client, or the process
+            that was the first to open a run.
+    """
 
     sweep_id: str | None
     parameters: Mapping[str, Any]
@@ -100,15 +73,10 @@ class SharedTrial:
     group: str | None = None
     store: Path | None = None
     previous_run: str | None = None
-
-    def watch(
-        self, info: RunInfo, stop: Callable[[str, Exception], None], recorded: RunReader | None
-    ) -> None:
-        """Return None: others see to it."""
-        del info, stop, recorded
+    watch: Watch | None = None
 
 
-NO_TRIAL: Final = SharedTrial(None, {})
+NO_TRIAL: Final = Trial(None, {})
 """What a process works on that works on no trial."""
 
 
@@ -165,7 +133,7 @@ def _trial_of_wandb(sweep_id: str, path: str) -> Trial:
         msg = f"{_WANDB_PARAMETERS}={path!r} names no file of a trial's parameters: {error!r}"
         raise UsageError(msg) from error
     project, entity, run_id = (wandb_default(name) for name in ("project", "entity", "id"))
-    return SharedTrial(sweep_id, parameters, project, entity, run_id)
+    return Trial(sweep_id, parameters, project, entity, run_id)
 
 
 def settled(

@@ -7,9 +7,11 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final, final
 
-from filelock import FileLock
+from filelock import FileLock, Timeout
 from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
+
+from tracklayer.errors import StoreError
 
 _GRACE_SECONDS: Final = 3
 """After which Optuna's lock is broken: whoever has it then was killed while it wrote a line.
@@ -17,6 +19,8 @@ _GRACE_SECONDS: Final = 3
 It is not one of ours that is merely slow, for that one holds the file lock as well, which ends with it.  It
 is the least that Optuna takes without a warning; all others stand still for so long.
 """
+_WAIT_SECONDS: Final = 60.0
+"""A line is written in milliseconds: whoever waits longer waits for a process that hangs."""
 _BLOCK: Final = 65536
 
 
@@ -58,22 +62,32 @@ class _JournalLock(JournalFileOpenLock):
     def __init__(self, path: Path) -> None:
         super().__init__(str(path), _GRACE_SECONDS)
         self._path = path
-        self._agents = FileLock(path.with_suffix(".writing"))
+        self._agents = FileLock(path.with_suffix(".writing"), timeout=_WAIT_SECONDS)
+        # by itself, for it calls its own `release` also while it waits, to break another's lock
+        self._programs = JournalFileOpenLock(str(path), _GRACE_SECONDS)
 
     def acquire(self) -> bool:
-        self._agents.acquire()
         try:
-            super().acquire()
-            _cut_unfinished_line(self._path)
+            self._agents.acquire()
+        except Timeout as error:
+            msg = f"another process has held {error.lock_file} for {_WAIT_SECONDS:.0f} s: end it if it hangs"
+            raise StoreError(msg) from error
+        try:
+            self._programs.acquire()
+            try:
+                _cut_unfinished_line(self._path)
+            except BaseException:
+                self._programs.release()
+                raise
         except BaseException:
-            self.release()
+            self._agents.release()
             raise
         return True
 
     def release(self) -> None:
         try:
             with suppress(RuntimeError):  # another program broke it; what was written is written
-                super().release()
+                self._programs.release()
         finally:
             self._agents.release()
 

@@ -178,12 +178,11 @@ def _environment(claimed: ClaimedTrial, lease: Lease, job: int) -> dict[str, str
 
 def _end(claimed: ClaimedTrial, code: int) -> None:
     """Tell the end of a trial whose program ended, unless its run told it."""
-    name = f"trial {claimed.number} of sweep {claimed.sweep.id}"
     if code < 0 or ended_by_signal(code):
         if claimed.end("died"):
-            reporting.warn(f"{name}: its program was ended by signal {-code if code < 0 else code - 128}")
+            reporting.warn(f"{claimed}: its program was ended by signal {-code if code < 0 else code - 128}")
     elif claimed.end("failed"):
         reporting.warn(
-            f"{name}: its program ended with code {code}, and no run of it told the trial's end: "
+            f"{claimed}: its program ended with code {code}, and no run of it told the trial's end: "
             "it is to call tracklayer.init, and to finish that run"
         )

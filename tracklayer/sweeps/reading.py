@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal, final
 
 from optuna.trial import FrozenTrial, TrialState
 
+from tracklayer.sweeps.claiming import is_reached
 from tracklayer.sweeps.leases import is_alive
 
 if TYPE_CHECKING:
@@ -31,7 +32,7 @@ OUTCOMES: Final[Mapping[TrialState, Outcome]] = {
 @final
 @dataclass(frozen=True, slots=True)
 class TrialRecord:
-    """A trial that an agent has begun, or a prior run.
+    """A trial that was begun, by an agent or by a program of Optuna, or a prior run.
 
     Attributes:
         number: which one, from 0 on.
@@ -39,7 +40,7 @@ class TrialRecord:
         value: the best of the metric, of one that finished; of others the last that decided on its stopping.
         iterations: how often the metric was logged, as far as that is known.
         run: the id of its run, once that was begun.
-        attempt: 1, and one more for each retry; 0 of a prior run.
+        attempt: 1, and one more for each retry; 0 of a prior run, or of one that is Optuna's alone.
         retry_of: the number of the trial that it tries again.
         point: which of a grid's points it is.
         started_at, ended_at: Unix seconds.
@@ -88,6 +89,10 @@ class SweepReader:
         self._retried: Final = frozenset(trial.user_attrs.get("retry_of") for trial in found)
         self._alive: Final[dict[str, bool]] = {}
         self.trials: Final[Sequence[TrialRecord]] = [self._record(trial) for trial in begun]
+        self._is_reached: Final = is_reached(sweep, found)
+        self._known_points: Final = len(
+            {frozenset(trial.params.items()) for trial in found if trial.user_attrs.get("attempt") == 0}
+        )
         self.waiting: Final = sum(trial.state is TrialState.WAITING for trial in found)
 
     @property
@@ -108,19 +113,21 @@ class SweepReader:
 
     @property
     def total(self) -> int | None:
-        """How many trials it will be, by the grid's points or `run_cap`; None where nothing says so."""
-        limits = (self.sweep.config.points, self.sweep.config.run_cap)
-        return min((limit for limit in limits if limit is not None), default=None)
+        """How many trials it will be, by the grid's points or `run_cap`; None where nothing says so.
+
+        Prior runs are none of them, and their points of a grid are not tried again.
+        """
+        config = self.sweep.config
+        points = None if config.points is None else config.points - self._known_points
+        return min((limit for limit in (points, config.run_cap) if limit is not None), default=None)
 
     @property
     def state(self) -> Progress:
         """Whether agents find something to do."""
-        metric, best = self.sweep.config.metric, self.best
         if self._said != "running":
             return self._said
-        if metric is not None and best is not None and best.value is not None and metric.reached(best.value):
-            return "finished"
-        return "finished" if self.total is not None and self.done >= self.total else "running"
+        is_over = self._is_reached or (self.total is not None and self.done >= self.total)
+        return "finished" if is_over else "running"
 
     @property
     def best(self) -> TrialRecord | None:
@@ -158,7 +165,7 @@ class SweepReader:
 
     def _record(self, trial: FrozenTrial) -> TrialRecord:
         said = trial.user_attrs
-        outcome = said.get("outcome") or OUTCOMES.get(trial.state) or self._unfinished(said["agent"])
+        outcome = said.get("outcome") or OUTCOMES.get(trial.state) or self._unfinished(said.get("agent"))
         has_value = self.sweep.config.metric is not None and trial.state is TrialState.COMPLETE
         last = trial.last_step
         reported = None if last is None else trial.intermediate_values[last]
@@ -168,23 +175,25 @@ class SweepReader:
             value=trial.value if has_value else reported,
             iterations=(last if outcome == "pruned" else None) or said.get("iterations") or last or 0,
             run=said.get("run"),
-            attempt=said["attempt"],
+            attempt=said.get("attempt", 0),
             retry_of=said.get("retry_of"),
             point=said.get("point"),
             started_at=_seconds(trial.datetime_start),
             ended_at=_seconds(trial.datetime_complete),
-            parameters=said["parameters"],
+            parameters=said.get("parameters", trial.params),
         )
 
-    def _unfinished(self, agent: str) -> Outcome:
+    def _unfinished(self, agent: str | None) -> Outcome:
+        if agent is None:  # a program of Optuna has it
+            return "running"
         if agent not in self._alive:
             self._alive[agent] = is_alive(self.sweep.agents, agent)
         return "running" if self._alive[agent] else "died"
 
 
 def _is_begun(trial: FrozenTrial) -> bool:
-    """Say whether an agent was given a trial, or it is a prior run."""
-    return "agent" in trial.user_attrs or trial.user_attrs.get("attempt") == 0
+    """Say whether an agent or a program of Optuna was given a trial, or it is a prior run."""
+    return trial.state is not TrialState.WAITING
 
 
 def _seconds(moment: datetime | None) -> float | None:

@@ -7,10 +7,9 @@ the attributes that `tracklayer.sweeps.claiming` lists.
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Generator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -24,9 +23,10 @@ from optuna.trial import create_trial
 
 from tracklayer import reporting
 from tracklayer.errors import StoreError, StoreTooNewError, SweepNotFoundError, UsageError
-from tracklayer.folders import make_store
+from tracklayer.folders import make_store, move_new
 from tracklayer.naming import new_run_id
-from tracklayer.sweeps.configuration import SweepConfig, read_config
+from tracklayer.sweeps import RETRIES
+from tracklayer.sweeps.configuration import SweepConfig, nested, read_config
 from tracklayer.sweeps.journal import open_journal
 
 State = Literal["running", "paused", "stopped"]
@@ -163,7 +163,7 @@ def create(
     project: str,
     entity: str | None = None,
     seed: int | None = None,
-    retries: int = 3,
+    retries: int = RETRIES,
     prior: Sequence[PriorRun] = (),
 ) -> SweepStudy:
     """Create a sweep; it is in the store whole, or not at all.
@@ -209,7 +209,7 @@ def create(
             study.set_user_attr(_STATE, "running")
             for run in prior:
                 _add(study, config, run)
-            _move_new(aside, path)
+            move_new(aside, path)
         finally:
             aside.unlink(missing_ok=True)
     except OSError as error:
@@ -297,7 +297,7 @@ def _pruner(config: SweepConfig) -> BasePruner:
     bands = config.early_terminate
     if bands is None:
         return NopPruner()
-    return SuccessiveHalvingPruner(min_resource=bands.first, reduction_factor=bands.reduction)
+    return SuccessiveHalvingPruner(min_resource=bands.first, reduction_factor=bands.eta)
 
 
 def _distributions(config: SweepConfig) -> dict[str, BaseDistribution]:
@@ -312,17 +312,21 @@ def _add(study: optuna.Study, config: SweepConfig, run: PriorRun) -> None:
         if run.value is None and config.metric is not None:
             msg = f"it has no value of {config.metric.name!r}"
             raise UsageError(msg)
-        params = {
-            parameter.name: parameter.internal(_at(run.parameters, parameter.path))
-            for parameter in config.parameters
-            if parameter.name in distributions
-        }
+        params: dict[str, Any] = {}
+        real: dict[tuple[str, ...], Any] = {}
+        for parameter in config.parameters:
+            if parameter.name in distributions:
+                real[parameter.path] = _at(run.parameters, parameter.path)
+                params[parameter.name] = parameter.internal(real[parameter.path])
+            else:  # whatever it was: nothing is chosen of it
+                with suppress(UsageError):
+                    real[parameter.path] = _at(run.parameters, parameter.path)
         trial = create_trial(
             value=run.value or 0.0,
             params=params,
             distributions=distributions,
             user_attrs={
-                "parameters": config.nested(params),
+                "parameters": nested(real),
                 "run": run.run,
                 "attempt": 0,  # it was not one of the sweep's own
                 "outcome": "finished",
@@ -361,18 +365,3 @@ def _ids(store: Path) -> list[str]:
 
 def _path(store: Path, sweep_id: str) -> Path:
     return store / _FOLDER / f"{sweep_id}{_JOURNAL}"
-
-
-def _move_new(source: Path, target: Path) -> None:
-    """Give a file a name that is not taken.
-
-    Raises:
-        FileExistsError: it is.
-    """
-    try:
-        os.link(source, target)  # fails, where a rename would overwrite what just came there
-    except FileExistsError:
-        raise
-    except OSError:  # a file system without hard links
-        target.touch(exist_ok=False)
-        source.replace(target)

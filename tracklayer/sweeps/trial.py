@@ -7,6 +7,7 @@ import sys
 from collections import deque
 from collections.abc import Callable, Mapping, MutableMapping, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, final
 
@@ -17,7 +18,7 @@ from tracklayer.errors import TrialPruned, UsageError
 from tracklayer.lifecycle import ended_by_signal
 from tracklayer.settings import store_folder
 from tracklayer.sweeps.claiming import ClaimedTrial, Outcome, rejoin
-from tracklayer.sweeps.current import AGENT, SWEEP, TRIAL, SharedTrial, Trial
+from tracklayer.sweeps.current import AGENT, SWEEP, TRIAL, Trial
 from tracklayer.sweeps.leases import Lease
 from tracklayer.sweeps.study import SweepStudy, open_sweep
 
@@ -30,68 +31,44 @@ if TYPE_CHECKING:
 _SHOWN: Final = 8
 
 
-@final
-class LocalTrial:
-    """A trial that this process has claimed; the first run that is opened in it is the trial's own.
+def trial_of(claimed: ClaimedTrial, lease: Lease | None = None) -> Trial:
+    """Return a trial that this process has claimed; the first run that is opened in it is the trial's own.
 
-    Attributes:
+    Args:
         claimed: the trial as the study knows it.
-        sweep_id: the sweep's id, which is also the group of its runs.
-        project: the project of the sweep's runs.
-        entity: likewise.
-        run_id: None: its run's id is not settled.
-        store: the store's folder.
-        parameters: what is tried, nested.
+        lease: one to be released with the trial's run.
     """
-
-    def __init__(self, claimed: ClaimedTrial, lease: Lease | None = None) -> None:
-        """Make it of a claim.
-
-        Args:
-            claimed: the trial.
-            lease: one to be released with the trial's run.
-        """
-        sweep = claimed.sweep
-        self.claimed: Final = claimed
-        self.sweep_id: Final = sweep.id
-        self.group: Final = sweep.id
-        self.project: Final = sweep.project
-        self.entity: Final = sweep.entity
-        self.run_id: Final = None
-        self.store: Final = sweep.store
-        self.parameters: Final[Mapping[str, Any]] = claimed.parameters
-        self._lease = lease
-        self._run: TrialRun | None = None
-
-    @property
-    def previous_run(self) -> str | None:
-        """The id of the run that an earlier process left unfinished, if this tries its trial again."""
-        return _previous_run(self.claimed.sweep, self.claimed.number)
-
-    @property
-    def began(self) -> bool:
-        """Whether a run was opened."""
-        return self._run is not None
-
-    @property
-    def ended(self) -> bool:
-        """Whether the run has told the study how it ended."""
-        return self._run is not None and self._run.ended
+    trial = _shared(claimed.sweep, claimed.number, claimed.parameters)
+    runs: list[TrialRun] = []
 
     def watch(
-        self, info: RunInfo, stop: Callable[[str, Exception], None], recorded: RunReader | None
+        info: RunInfo, stop: Callable[[str, Exception], None], recorded: RunReader | None
     ) -> TrialRun | None:
-        """Return what tells the study of a run; None for any but the first.
-
-        Args:
-            info: the run's.
-            stop: has the run raise an error when it next logs a key; called from any thread.
-            recorded: what earlier segments of the run logged, which counts as well.
-        """
-        if self._run is not None:
+        if runs:
             return None
-        self._run = TrialRun(self.claimed, info, stop, recorded, self._lease)
-        return self._run
+        if recorded is not None and info.id != trial.previous_run:
+            reporting.warn(
+                f"{claimed} continues run {info.id}, which is of another trial, or of none: what that logged "
+                "before does not count; leave out the `id`, for a run of its own"
+            )
+            recorded = None
+        runs.append(TrialRun(claimed, info, stop, recorded, lease))
+        return runs[0]
+
+    return replace(trial, watch=watch)
+
+
+def _shared(sweep: SweepStudy, number: int, parameters: Mapping[str, Any]) -> Trial:
+    """Return a trial of whose end another process tells."""
+    return Trial(
+        sweep.id,
+        parameters,
+        project=sweep.project,
+        entity=sweep.entity,
+        group=sweep.id,
+        store=sweep.store,
+        previous_run=_previous_run(sweep, number),
+    )
 
 
 @final
@@ -110,23 +87,19 @@ class TrialRun:
         lease: Lease | None,
     ) -> None:
         self.info: Final = info
-        self.ended = False
-        """Whether the study knows how the trial ended."""
         self._claimed = claimed
         self._stop = stop
         self._lease = lease
-        self._name = f"trial {claimed.number} of sweep {claimed.sweep.id}"
         self._metric = claimed.sweep.config.metric
         self._bands = claimed.sweep.config.early_terminate
-        # W&B joins the names of what is nested by dots, and means the same by them here
-        self._keys = () if self._metric is None else (self._metric.name, self._metric.name.replace(".", "/"))
+        self._keys = () if self._metric is None else self._metric.keys
         self._iterations = 0
         self._best: float | None = None
         self._reached: deque[tuple[int, str, float]] = deque()
         """The bands that the study does not know of: iteration, key, and value."""
         self._others: Mapping[str, Value] = {}
         """The last row that did not hold the metric."""
-        self._is_started = self._is_to_stop = self._is_preempted = False
+        self._is_started = self._is_to_stop = self._is_preempted = self._is_target_told = False
         if recorded is not None:
             self._continue_from(recorded)
 
@@ -172,6 +145,9 @@ class TrialRun:
         if not self._is_started:
             self._claimed.started(self.info.id)
             self._is_started = True
+        if self._is_at_target() and not self._is_target_told:
+            self._claimed.reached()
+            self._is_target_told = True
         while self._reached:
             iteration, key, value = self._reached[0]
             self._is_to_stop = self._claimed.report(iteration, value)
@@ -179,7 +155,7 @@ class TrialRun:
             if self._is_to_stop:
                 self._reached.clear()
                 msg = (
-                    f"{self._name} is pruned at iteration {iteration}, with {key} = {value:.6g}: "
+                    f"{self._claimed} is pruned at iteration {iteration}, with {key} = {value:.6g}: "
                     "others did better by then"
                 )
                 self._stop(key, TrialPruned(msg))
@@ -193,11 +169,10 @@ class TrialRun:
         self.commit()
         outcome = self._outcome(status)
         self._claimed.end(outcome, self._best, self._iterations)
-        self.ended = True
         if self._lease is not None:
             self._lease.release()
         if outcome == "finished" and self._metric is not None and self._best is None:
-            reporting.warn(f"{self._name} {self._lack(self._metric.name)}: it counts as failed")
+            reporting.warn(f"{self._claimed} {self._lack(self._metric.name)}: it counts as failed")
 
     def _outcome(self, status: Status) -> Outcome:
         if status.state == "finished":
@@ -209,6 +184,8 @@ class TrialRun:
     def _lack(self, metric: str) -> str:
         if self._iterations:
             return f"has logged no finite value of {metric!r}"
+        if any(key in self._others for key in self._keys):
+            return f"has logged {metric!r}, the sweep's metric, as something else than a number"
         names = ", ".join(map(repr, list(self._others)[:_SHOWN]))
         return f"has never logged {metric!r}, the sweep's metric" + (f" (but {names})" if names else "")
 
@@ -228,9 +205,12 @@ class TrialRun:
         if self._best is None or self._metric.is_better(value, self._best):
             self._best = value
 
+    def _is_at_target(self) -> bool:
+        return self._metric is not None and self._best is not None and self._metric.reached(self._best)
+
     def _continue_from(self, recorded: RunReader) -> None:
         """Count what the run logged before, of which the study knows nothing: that was another trial."""
-        for key in dict.fromkeys(self._keys):
+        for key in self._keys:
             with suppress(LookupError):
                 values: Sequence[float] = recorded.metric(key).value.ravel().tolist()
                 self._iterations += len(values)
@@ -263,15 +243,7 @@ def joined(environment: MutableMapping[str, str]) -> Trial:
     has_ended = trials[number].state.is_finished() and told.get("outcome") != "died"
     if agent is None or is_others or has_ended or agreeing.place()[0] > 0:
         environment.pop(AGENT, None)
-        return SharedTrial(
-            sweep.id,
-            told["parameters"],
-            project=sweep.project,
-            entity=sweep.entity,
-            group=sweep.id,
-            store=sweep.store,
-            previous_run=_previous_run(sweep, number),
-        )
+        return _shared(sweep, number, told["parameters"])
     lease = Lease(sweep.agents)
     lease.start()
     try:
@@ -281,7 +253,7 @@ def joined(environment: MutableMapping[str, str]) -> Trial:
         raise
     del environment[AGENT]
     _say_pruned_in_a_line()
-    return LocalTrial(claimed, lease)
+    return trial_of(claimed, lease)
 
 
 def _previous_run(sweep: SweepStudy, number: int) -> str | None:
