@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import random
+import re
 import signal
 import subprocess
 import sys
@@ -25,11 +26,12 @@ from tracklayer import agreeing
 from tracklayer.errors import (
     BackendUnavailableError,
     RunNotFoundError,
+    StoreError,
     SweepNotFoundError,
     TrialPruned,
     UsageError,
 )
-from tracklayer.sweeps import agents, calling
+from tracklayer.sweeps import agents, calling, study
 from tracklayer.sweeps.study import open_sweep
 
 GRID: dict[str, Any] = {
@@ -96,6 +98,42 @@ def test_run_cap_ends_a_sweep_that_has_no_other_end(store: Path) -> None:
     tracklayer.agent(sweep, train)
     tracklayer.agent(sweep, train)
     assert len(trials(store, sweep)) == 3
+
+
+@pytest.mark.usefixtures("unrecorded")
+def test_an_agent_waits_for_a_store_that_fails_and_says_so_once(
+    store: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(study, "_LOCK_SECONDS", 0.02)
+    sweep = tracklayer.sweep(GRID)
+    held, enough = threading.Event(), threading.Event()
+
+    def hold() -> None:
+        with open_sweep(store, sweep).lock():
+            held.set()
+            enough.wait()
+
+    threading.Thread(target=hold).start()
+    held.wait()
+    threading.Timer(0.3, enough.set).start()
+    tracklayer.agent(sweep, train)
+    assert outcomes(store, sweep) == ALL_FINISHED
+    (said,) = complaints(caplog)
+    assert re.search(r"another process has held .*\.claim for .* it tries again for 600 s", said)
+    monkeypatch.setattr(agents, "_PATIENCE", 0.1)
+    with open_sweep(store, sweep).lock(), pytest.raises(StoreError, match="another process has held"):
+        tracklayer.agent(sweep, train)
+
+
+def test_a_store_that_takes_no_run_ends_the_agent_and_costs_no_trial(store: Path) -> None:
+    sweep = tracklayer.sweep(GRID)
+    (store / "runs").write_text("no folder")
+    with pytest.raises(StoreError, match="cannot write to the store"):
+        tracklayer.agent(sweep, train)
+    assert outcomes(store, sweep)[0] == ["died", "WAITING"]
+    (store / "runs").unlink()
+    tracklayer.agent(sweep, train)
+    assert outcomes(store, sweep) == ALL_FINISHED | {0: ["died", "finished"]}
 
 
 @pytest.mark.parametrize("method", ["random", "bayes"])
@@ -420,10 +458,9 @@ AGENT = """
 import os, signal, sys, time
 from pathlib import Path
 import tracklayer
-from tracklayer.sweeps import claiming, journal, trial
+from tracklayer.sweeps import claiming, trial
 
 tracklayer.init(backend="disabled").finish()  # imports what a run needs
-journal._GRACE_SECONDS = 2  # to break the lock of a killed one: ten are for file servers, and long here
 log = os.open("log", os.O_WRONLY | os.O_APPEND | os.O_CREAT)
 
 def say(word, *more):

@@ -9,10 +9,11 @@ from collections.abc import Callable, Generator
 from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from dataclasses import dataclass
+from time import monotonic
 from typing import TYPE_CHECKING, Final, Literal, Never, TypeAlias, cast, final
 
 from tracklayer import agreeing, lifecycle, reporting
-from tracklayer.errors import SweepNotFoundError, UsageError
+from tracklayer.errors import StoreError, SweepNotFoundError, UsageError
 from tracklayer.porting import refuse
 from tracklayer.settings import read_settings
 from tracklayer.sweeps import require_engine
@@ -33,6 +34,8 @@ _POLL: Final = 1.0
 """Seconds after which a sweep that has nothing to try just now is looked at again."""
 _FIRST: Final = 3
 """So many trials at the start, all failed, are the program's fault and not the parameters'."""
+_PATIENCE: Final = 600.0
+"""Seconds that an agent waits for a store that fails, such as a full disk, before it ends."""
 _GRACE: Final = 30.0
 """Seconds that programs have to finish their runs, once the agent was told to end."""
 
@@ -279,6 +282,8 @@ class _Agent:
         self._lock = threading.Lock()
         self._ending = threading.Event()
         self._is_told_of_pause = False
+        self._failing_since: float | None = None
+        """When the store began to fail, by `time.monotonic`, if it fails."""
         self._reason: Reason = "done"
         self._ended: Counter[str] = Counter()
 
@@ -306,7 +311,13 @@ class _Agent:
 
         batch: list[ClaimedTrial] = []
         while len(batch) < width and self._takes_one():
-            claimed = claim(sweep, self._lease)
+            try:
+                claimed = claim(sweep, self._lease)
+            except StoreError as error:
+                self._bear(error)
+                claimed = Nothing.WAIT
+            else:
+                self._failing_since = None
             if not isinstance(claimed, Nothing):
                 self._is_told_of_pause = False
                 reporting.inform(f"{claimed}: {claimed.parameters}")
@@ -317,6 +328,14 @@ class _Agent:
                 break
             self._ending.wait(_POLL)
         return batch
+
+    def _bear(self, error: StoreError) -> None:
+        """Wait with a store that cannot be read or written just now; raise its error when that lasts."""
+        if self._failing_since is None:
+            self._failing_since = monotonic()
+            reporting.warn(f"agent of sweep {self._sweep.id}: {error}; it tries again for {_PATIENCE:.0f} s")
+        if monotonic() - self._failing_since > _PATIENCE:
+            raise error
 
     def _takes_one(self) -> bool:
         with self._lock:
@@ -345,7 +364,7 @@ class _Agent:
         return nothing in {Nothing.PAUSED, Nothing.WAIT}
 
     def _count(self, claimed: ClaimedTrial) -> None:
-        outcome = str(claimed.recorded().user_attrs["outcome"])
+        outcome = str(claimed.recorded().user_attrs.get("outcome", "died"))  # none where it cannot be told
         with self._lock:
             self._ended[outcome] += 1
             bad = self._ended["failed"] + self._ended["died"]
