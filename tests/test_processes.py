@@ -649,7 +649,7 @@ def test_a_previous_run_that_is_asked_for_is_returned_without_a_word_to_others(s
 def test_processes_that_cannot_talk_say_so_and_still_only_the_first_records(
     store: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, resume: str | None
 ) -> None:
-    monkeypatch.setattr(agreeing, "_place", lambda: (1, 2, None))
+    monkeypatch.setattr(agreeing, "place", lambda: (1, 2, None))
     with tracklayer.init(resume=resume) as run:
         run.log({"x": 1})
     assert len(warnings(caplog)) == 1

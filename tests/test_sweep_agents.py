@@ -7,6 +7,7 @@ import os
 import random
 import re
 import signal
+import statistics
 import subprocess
 import sys
 import threading
@@ -123,6 +124,21 @@ def test_an_agent_waits_for_a_store_that_fails_and_says_so_once(
     monkeypatch.setattr(agents, "_PATIENCE", 0.1)
     with open_sweep(store, sweep).lock(), pytest.raises(StoreError, match="another process has held"):
         tracklayer.agent(sweep, train)
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("unrecorded")
+def test_bayes_goes_by_what_the_runs_of_earlier_trials_logged(store: Path) -> None:
+    def parabola() -> None:
+        with tracklayer.init() as run:
+            run.log({"loss": (run.config["x"] - 0.3) ** 2})
+
+    sweep = tracklayer.sweep(
+        {**RANDOM, "method": "bayes", "parameters": {"x": {"min": -1.0, "max": 1.0}}}, seed=0
+    )
+    tracklayer.agent(sweep, parabola, count=40)
+    off = [abs(trial.params["x"] - 0.3) for trial in trials(store, sweep)]
+    assert statistics.median(off[20:]) < 0.3  # 0.5 by chance
 
 
 def test_a_store_that_takes_no_run_ends_the_agent_and_costs_no_trial(store: Path) -> None:

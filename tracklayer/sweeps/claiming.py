@@ -32,6 +32,7 @@ from hashlib import sha256
 from itertools import islice
 from typing import Any, Final, Literal, final
 
+from optuna import load_study
 from optuna.exceptions import UpdateFinishedTrialError
 from optuna.samplers import RandomSampler, TPESampler
 from optuna.trial import FrozenTrial, Trial, TrialState, create_trial
@@ -339,7 +340,9 @@ def _chosen(sweep: SweepStudy, number: int) -> dict[str, Any]:
     if sweep.seed is not None:
         seed = int.from_bytes(sha256(f"{sweep.seed} {number}".encode()).digest()[:4], "big")
     sampler = TPESampler(seed=seed) if sweep.config.method == "bayes" else RandomSampler(seed=seed)
-    study, trial = sweep.study, create_trial(state=TrialState.WAITING)
+    # samplers keep what they saw of a study until that is asked for a trial, as nobody does here
+    study = load_study(study_name=sweep.id, storage=sweep.storage, sampler=sampler)
+    trial = create_trial(state=TrialState.WAITING)
     space = {name: space for name, space in sweep.distributions.items() if not space.single()}
     params = sampler.sample_relative(study, trial, space)
     for name, distribution in sweep.distributions.items():

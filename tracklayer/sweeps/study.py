@@ -19,6 +19,7 @@ import optuna
 from filelock import FileLock, Timeout
 from optuna.distributions import BaseDistribution
 from optuna.pruners import BasePruner, NopPruner, SuccessiveHalvingPruner
+from optuna.storages import JournalStorage
 from optuna.trial import create_trial
 
 from tracklayer import reporting
@@ -74,6 +75,7 @@ class SweepStudy:
         retries: how often a trial is tried again whose process died.
         created_at: Unix seconds.
         study: Optuna's; it is for one process, and its trials' attributes are for `claiming` to set.
+        storage: what holds that.
     """
 
     id: str
@@ -85,6 +87,7 @@ class SweepStudy:
     retries: int
     created_at: float
     study: optuna.Study
+    storage: JournalStorage
 
     @property
     def path(self) -> Path:
@@ -259,8 +262,9 @@ def find_sweeps(store: Path) -> list[SweepStudy]:
 def _open(store: Path, sweep_id: str) -> SweepStudy:
     path = _path(store, sweep_id)
     try:
+        storage = open_journal(path)
         study = optuna.load_study(
-            study_name=sweep_id, storage=open_journal(path), sampler=optuna.samplers.RandomSampler()
+            study_name=sweep_id, storage=storage, sampler=optuna.samplers.RandomSampler()
         )
         settled = _checked(study.user_attrs[_SETTLED], path)
         config = read_config(settled["config"])
@@ -275,6 +279,7 @@ def _open(store: Path, sweep_id: str) -> SweepStudy:
             retries=settled["retries"],
             created_at=settled["created_at"],
             study=study,
+            storage=storage,
         )
     except StoreTooNewError:
         raise
